@@ -1,0 +1,1 @@
+"""The deterministic core of matchd: no I/O, no clock, no asyncio, no logging."""

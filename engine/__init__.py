@@ -1,0 +1,1 @@
+"""The venue: stages from the socket to the market, in the order of an order's path."""

@@ -1,0 +1,28 @@
+"""Compiles cython_core; everything else about the package is in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = "CORE_DEBUG" in os.environ
+OPTIMISE = ["-O1", "-g"] if DEBUG else ["-O3"]
+
+SOURCES = sorted(str(path) for top in ("cython_core", "engine") for path in Path(top).rglob("*.pyx"))
+EXTENSIONS = [
+    Extension(
+        source.removesuffix(".pyx").replace("/", "."),
+        [source],
+        define_macros=[("CORE_DEBUG", "1")] if DEBUG else [],
+        extra_compile_args=[*OPTIMISE, "-fno-strict-aliasing", "-Wno-unused-function"],
+    )
+    for source in SOURCES
+]
+
+setup(ext_modules=cythonize(
+    EXTENSIONS,
+    annotate="CORE_ANNOTATE" in os.environ,
+    emit_linenums=True,
+    compiler_directives={"language_level": 3},
+))
