@@ -1,0 +1,198 @@
+"""Bounded queues of batches, the joints of the order's path.
+
+A queue is bounded by the weight of what waits (units, that is orders), never by the number of
+batches, so that a thousand tiny batches and one large one are treated alike. Closing the first
+queue drains the engine: each consumer empties its queue, then closes the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sized
+from typing import TypeVar
+
+Batch = TypeVar("Batch", bound=Sized)
+
+
+class QueueClosed(Exception):
+    """Something was put on a queue after `close`: a mistake of the caller."""
+
+
+class BatchQueue(asyncio.Queue[Batch]):
+    """An asyncio.Queue bounded by weight, with one consumer that takes all that waits.
+
+    The weight of a batch is its length in units, at least 1. A queue is full once the waiting
+    weight reaches `limit_units`; a batch that is larger than the room left still enters whole, so
+    the true bound is `limit_units` plus one batch of each producer.
+    """
+
+    def __init__(self, name: str, limit_units: int) -> None:
+        super().__init__()
+        self.name = name
+        self.limit_units = limit_units
+        self.weight_units = 0
+        self.weight_max_units = 0
+        self.closed = False
+        self._items: deque[Batch] = deque()
+        self._consumer: asyncio.Future[None] | None = None
+        self._producers: deque[asyncio.Future[None]] = deque()
+        self._room_callbacks: deque[Callable[[], None]] = deque()
+
+    def qsize(self) -> int:
+        """Batches waiting. See `weight_units` for the orders in them."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def full(self) -> bool:
+        """Whether a producer has to wait."""
+        return self.weight_units >= self.limit_units
+
+    # -- producers ---------------------------------------------------------------------------
+
+    def put_nowait(self, item: Batch) -> None:
+        """Add a batch. Raises asyncio.QueueFull, QueueClosed."""
+        if self.weight_units >= self.limit_units:
+            raise asyncio.QueueFull
+        self._add(item)
+
+    async def put(self, item: Batch) -> None:
+        """Add a batch, first waiting for room. Raises QueueClosed."""
+        while self.weight_units >= self.limit_units:
+            waiter = asyncio.get_running_loop().create_future()
+            self._producers.append(waiter)
+            await waiter
+        self._add(item)
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when there is room again: for producers that cannot await.
+
+        Callbacks are called in the order they came, as long as there is room left.
+        """
+        self._room_callbacks.append(callback)
+
+    def close(self) -> None:
+        """No more batches. The consumer gets what waits, then an empty list."""
+        self.closed = True
+        self._wake_consumer()
+
+    def _add(self, item: Batch) -> None:
+        if self.closed:
+            raise QueueClosed(self.name)
+        self._items.append(item)
+        self.weight_units += len(item) or 1
+        if self._consumer is not None:
+            self._wake_consumer()
+
+    # -- the consumer ------------------------------------------------------------------------
+
+    async def get(self) -> Batch:
+        """The next batch. Raises QueueClosed when the queue is closed and empty."""
+        while self.empty():
+            if self.closed:
+                raise QueueClosed(self.name)
+            await self._wait()
+        return self.get_nowait()
+
+    def get_nowait(self) -> Batch:
+        """The next batch. Raises asyncio.QueueEmpty."""
+        if not self._items:
+            raise asyncio.QueueEmpty
+        item = self._items.popleft()
+        self.weight_units -= len(item) or 1
+        self._wake_producers()
+        return item
+
+    async def get_many(self, limit_units: int) -> list[Batch]:
+        """Wait for a batch, then take what waits up to `limit_units` (at least one batch).
+
+        Returns an empty list only when the queue is closed and empty.
+        """
+        while self.empty():
+            if self.closed:
+                return []
+            await self._wait()
+        return self.drain(limit_units)
+
+    def drain(self, limit_units: int) -> list[Batch]:
+        """Take what waits, up to `limit_units` (at least one batch if there is one)."""
+        if self.weight_units > self.weight_max_units:
+            self.weight_max_units = self.weight_units
+        items = self._items
+        if self.weight_units <= limit_units:
+            taken = list(items)
+            items.clear()
+            self.weight_units = 0
+        else:
+            taken = self._take_some(limit_units)
+        if self._producers or self._room_callbacks:
+            self._wake_producers()
+        return taken
+
+    def _take_some(self, limit_units: int) -> list[Batch]:
+        taken: list[Batch] = []
+        taken_units = 0
+        while self._items:
+            weight = len(self._items[0]) or 1
+            if taken and taken_units + weight > limit_units:
+                break
+            taken.append(self._items.popleft())
+            taken_units += weight
+        self.weight_units -= taken_units
+        return taken
+
+    async def _wait(self) -> None:
+        self._consumer = asyncio.get_running_loop().create_future()
+        await self._consumer
+
+    def _wake_consumer(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None and not consumer.done():
+            consumer.set_result(None)
+
+    def _wake_producers(self) -> None:
+        # Those that cannot await come first: their sockets are paused.
+        while self._room_callbacks and not self.full():
+            self._room_callbacks.popleft()()
+        if not self.full():
+            while self._producers:
+                waiter = self._producers.popleft()
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+class TwoLaneQueue(BatchQueue[Batch]):
+    """A BatchQueue with a second lane for batches born inside the engine.
+
+    The second lane is drained first and never makes its producer wait: a session roll, a kill
+    switch or a disconnect must not stand behind, or be refused because of, a crowd at the door.
+    """
+
+    def __init__(self, name: str, limit_units: int) -> None:
+        super().__init__(name, limit_units)
+        self._inside: deque[Batch] = deque()
+
+    def qsize(self) -> int:
+        return len(self._items) + len(self._inside)
+
+    def empty(self) -> bool:
+        return not self._items and not self._inside
+
+    def put_inside(self, item: Batch) -> None:
+        """Add a batch to the lane that is drained first. Raises QueueClosed."""
+        if self.closed:
+            raise QueueClosed(self.name)
+        self._inside.append(item)
+        self._wake_consumer()
+
+    def get_nowait(self) -> Batch:
+        return self._inside.popleft() if self._inside else super().get_nowait()
+
+    def drain(self, limit_units: int) -> list[Batch]:
+        if not self._inside:
+            return super().drain(limit_units)
+        inside = list(self._inside)
+        self._inside.clear()
+        return inside + super().drain(limit_units)
