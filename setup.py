@@ -9,7 +9,8 @@ from setuptools import Extension, setup
 DEBUG = "CORE_DEBUG" in os.environ
 OPTIMISE = ["-O1", "-g"] if DEBUG else ["-O3"]
 
-SOURCES = sorted(str(path) for top in ("cython_core", "engine") for path in Path(top).rglob("*.pyx"))
+TOPS = ("cython_core", "engine")
+SOURCES = sorted(str(path) for top in TOPS for path in Path(top).rglob("*.pyx"))
 EXTENSIONS = [
     Extension(
         source.removesuffix(".pyx").replace("/", "."),

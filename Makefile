@@ -1,0 +1,93 @@
+# `make` alone says what there is. Needs Python 3.11 or later with venv, a C compiler, make.
+# PYTHON=python3.12 takes another Python, ARGS="..." passes arguments to `run`, `test`, `bench`.
+
+PYTHON ?= python3
+MODE ?= release
+ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := $(shell find cython_core engine -name '*.pyx' -o -name '*.pxd')
+STUBBED := $(subst /,.,$(basename $(shell find cython_core engine -name '*.pyi' | sort)))
+INCLUDES := $(CURDIR)/build/headers/usr/include
+JOBS := $(shell nproc 2>/dev/null || echo 2)
+
+# Headers that were fetched because the machine has no Python.h; otherwise the folders are missing.
+export C_INCLUDE_PATH := $(subst $() ,:,$(INCLUDES) $(wildcard $(INCLUDES)/python3*))
+
+# The compiled modules don't say which mode they were made in until they are loaded, and neither
+# Cython nor setuptools looks: so a change of mode compiles everything again.
+ifneq ($(shell cat build/.mode 2>/dev/null),$(MODE))
+FORCE := --force
+.PHONY: build/.compiled
+endif
+ifeq ($(MODE),debug)
+export CORE_DEBUG := 1
+endif
+
+.PHONY: help build run test test-long check bench debug clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' \
+	  | awk -F'|' '{ printf "  %-16s %s\n", $$1, $$2 }'
+
+build: build/.compiled .venv/.run  ## make .venv, compile; leaves the command at .venv/bin/matchd
+
+run: build  ## start the venue (ARGS="--data-dir DIR" and other options of `matchd run`)
+	@exec $(BIN)/matchd run $(ARGS)
+
+test: build .venv/.dev  ## run the tests (ARGS="-k name" and other options of pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-long: build .venv/.dev  ## run the tests with their long profiles (tens of minutes)
+	@MATCHD_TEST_PROFILE=long $(BIN)/python -m pytest $(ARGS)
+
+check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy --strict engine
+	@$(BIN)/cython-lint cython_core engine bench tests
+	@$(BIN)/python -m mypy.stubtest --concise --allowlist tests/stubtest.allow \
+	  --ignore-unused-allowlist $(STUBBED)
+
+bench: build .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
+	@$(BIN)/python -m bench $(ARGS)
+
+debug:  ## build with the slow invariants on; the next other target builds for release again
+	@$(MAKE) --no-print-directory build MODE=debug
+
+clean:  ## remove everything that was built (the data directory stays)
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find cython_core engine bench tests -name '*.so' -o -name '*.c' -o -name '*.html' \
+	  -o -name '__pycache__' -prune | xargs rm -rf
+
+build/.machine:
+	@mkdir -p build
+	@PYTHON="$(PYTHON)" sh .ci/machine
+	@touch $@
+
+.venv/.made: | build/.machine
+	@echo "matchd: making .venv"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.tools: .venv/.made
+	@echo "matchd: installing the build tools"
+	@$(PIP) 'setuptools>=77' 'cython>=3.1'
+	@touch $@
+
+build/.compiled: .venv/.tools setup.py $(SOURCES)
+	@echo "matchd: compiling ($(MODE))"
+	@$(BIN)/python setup.py -q build_ext --inplace $(FORCE) -j $(JOBS)
+	@echo $(MODE) > build/.mode
+	@touch $@
+
+.venv/.run: pyproject.toml | build/.compiled
+	@echo "matchd: installing"
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: pyproject.toml .venv/.run
+	@echo "matchd: installing what the tests need"
+	@$(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@

@@ -1,0 +1,132 @@
+"""Who trades: `accounts.toml`, password hashes and limits.
+
+Passwords are kept as scrypt hashes. SoupBinTCP says that user names and passwords do not
+distinguish case, so both are folded to upper case first.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engine.tables import Problems, check_table, check_unique, read_rows, show
+
+DEMO_PASSWORD = "demo"
+# A login packet has ten bytes for the password.
+PASSWORD_LENGTH_MAX = 10
+# 2**14 rounds of scrypt take 16 MiB and some 30 ms: nothing for a login, much for a guesser.
+COST_LOG2 = 14
+_HASH = re.compile(r"scrypt\$([0-9]{1,7})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+/=]{8,})"
+                   r"\$([A-Za-z0-9+/=]{8,})")
+
+ROLES = {"trader": 0, "read-only": 1, "admin": 2}
+
+Limit = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Limit32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[account]]`. Limits of 0 are off."""
+
+    id: Annotated[int, Meta(ge=1, le=2**32 - 1)]
+    username: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,6}$")]
+    password_hash: str
+    firm: Annotated[str, Meta(pattern=r"^[A-Z]{0,4}$")] = ""
+    role: Literal["trader", "read-only", "admin"] = "trader"
+    quantity_max_lots: Limit = 0
+    notional_max: Limit = 0
+    open_orders_max: Limit32 = 0
+    collar_bps: Limit32 = 0
+    messages_per_second: Limit32 = 0
+
+    @property
+    def role_code(self) -> int:
+        """The role as the event log writes it."""
+        return ROLES[self.role]
+
+
+def load(path: Path, problems: Problems | None = None) -> list[Account]:
+    """The accounts of a file, by id. Mistakes are noted in `problems`; without one they are
+    raised together as ConfigError."""
+    found = Problems() if problems is None else problems
+    rows = read_rows(path, "account", found)
+    accounts = [check_table(Account, row, path, where, found) for where, row in rows]
+    for account, (where, _) in zip(accounts, rows, strict=True):
+        if account is not None and _parse_hash(account.password_hash) is None:
+            found.note(path, f"{where}.password_hash", "what `matchd hash-password` prints",
+                       show(account.password_hash))
+    for key in ("id", "username"):
+        check_unique(rows, key, path, found)
+    if problems is None:
+        found.raise_all()
+    return sorted((one for one in accounts if one is not None), key=lambda one: one.id)
+
+
+def fold_username(username: str) -> str:
+    """A user name as accounts.toml writes it: no padding, upper case."""
+    return username.strip(" \0").upper()
+
+
+def hash_password(password: str, cost_log2: int = COST_LOG2) -> str:
+    """A hash for accounts.toml: `scrypt$N$r$p$salt$key`. Raises ValueError for a password that a
+    login packet can't carry."""
+    folded = _fold(password)
+    if not 1 <= len(folded) <= PASSWORD_LENGTH_MAX or not folded.isascii():
+        raise ValueError(f"a password has 1 to {PASSWORD_LENGTH_MAX} ASCII characters")
+    if not folded.isprintable() or " " in folded:
+        raise ValueError("a password has no spaces and no control characters")
+    salt = secrets.token_bytes(16)
+    key = _scrypt(folded, salt, 1 << cost_log2, 8, 1)
+    return f"scrypt${1 << cost_log2}$8$1${_text(salt)}${_text(key)}"
+
+
+def verify_password(password_hash: str, password: str) -> bool:
+    """Whether `password` is the one that was hashed. Takes tens of ms on purpose: call it in a
+    thread. Raises ValueError for a hash that is none."""
+    parsed = _parse_hash(password_hash)
+    if parsed is None:
+        raise ValueError("not a password hash")
+    cost, block, parallel, salt, key = parsed
+    return hmac.compare_digest(_scrypt(_fold(password), salt, cost, block, parallel), key)
+
+
+def demo_accounts(accounts: Iterable[Account]) -> list[Account]:
+    """The accounts that still have the demo password. As slow as one login for each."""
+    return [one for one in accounts if verify_password(one.password_hash, DEMO_PASSWORD)]
+
+
+def _fold(password: str) -> str:
+    return password.strip(" \0").upper()
+
+
+def _parse_hash(text: str) -> tuple[int, int, int, bytes, bytes] | None:
+    """Cost, block size, parallelism, salt and key of a hash; None when it is none."""
+    match = _HASH.fullmatch(text)
+    if match is None:
+        return None
+    cost, block, parallel = int(match[1]), int(match[2]), int(match[3])
+    if cost < 2 or cost & (cost - 1) or cost > 2**20 or not 1 <= block <= 8 or parallel != 1:
+        return None
+    try:
+        return (cost, block, parallel, base64.b64decode(match[4], validate=True),
+                base64.b64decode(match[5], validate=True))
+    except binascii.Error:
+        return None
+
+
+def _scrypt(folded: str, salt: bytes, cost: int, block: int, parallel: int) -> bytes:
+    memory_bytes = 128 * block * (cost + parallel + 2)
+    return hashlib.scrypt(folded.encode("utf-8"), salt=salt, n=cost, r=block, p=parallel,
+                          maxmem=memory_bytes + 2**20, dklen=32)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

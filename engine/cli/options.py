@@ -1,0 +1,36 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def config_file(function: Function) -> Function:
+    """`--config FILE`, as `config_path`."""
+    option = click.option(
+        "--config", "config_path", metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Configuration; without it ./config/matchd.toml, else the built-in defaults.")
+    return option(function)
+
+
+def data_dir(function: Function) -> Function:
+    """`--data-dir DIR`, as `data_dir`."""
+    option = click.option(
+        "--data-dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of journal and snapshots, in place of venue.data_dir.")
+    return option(function)
+
+
+def as_json(function: Function) -> Function:
+    """`--json`, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def files(function: Function) -> Function:
+    """`--config` and `--data-dir`, for every command that touches files."""
+    return config_file(data_dir(function))

@@ -1,0 +1,244 @@
+"""The configuration: matchd.toml, the environment, and the two tables beside it.
+
+Every key has its default here and, with a comment, in config/matchd.toml; a test holds the two
+together. `MATCHD_<SECTION>__<KEY>` in the environment overrides a key. All mistakes in all files
+are reported at once. This is the only file that looks at the environment.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from engine import accounts as account_table
+from engine import instruments as instrument_table
+from engine.accounts import Account
+from engine.instruments import Instrument
+from engine.tables import Problems, check_table, expected, read_toml, show
+
+DEFAULTS_DIR = Path(__file__).parent / "defaults"
+LOCAL_FILE = Path("config/matchd.toml")
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Positive = Annotated[int, Meta(ge=1, le=2**40)]
+Count = Annotated[int, Meta(ge=0, le=2**40)]
+Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class VenueConfig(msgspec.Struct, frozen=True):
+    """Who we are and where our files are. Relative table names start at matchd.toml's folder."""
+
+    name: Name = "matchd"
+    data_dir: Name = "./data"
+    instruments: Name = "instruments.toml"
+    accounts: Name = "accounts.toml"
+
+
+class OrderEntryConfig(msgspec.Struct, frozen=True):
+    """Order entry over TCP."""
+
+    host: Name = "127.0.0.1"
+    tcp_port: Port = 9001
+    second_login: Literal["takeover", "refuse"] = "takeover"
+    session_roll_at: Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
+    login_timeout_ms: Milliseconds = 30_000
+    heartbeat_ms: Milliseconds = 1_000
+    timeout_ms: Milliseconds = 30_000
+    unsent_max_bytes: Positive = 16 * 2**20
+    receive_buffer_bytes: Annotated[int, Meta(ge=4_096, le=2**26)] = 2**16
+    replay_slice_bytes: Annotated[int, Meta(ge=4_096, le=2**26)] = 2**18
+
+
+class JournalConfig(msgspec.Struct, frozen=True):
+    """The event log on disk."""
+
+    sync: Literal["commit", "interval", "off"] = "commit"
+    interval_ms: Milliseconds = 10
+    segment_bytes: Annotated[int, Meta(ge=2**16, le=2**36)] = 256 * 2**20
+    first_segment_bytes: Annotated[int, Meta(ge=2**16, le=2**36)] = 16 * 2**20
+    group_max_bytes: Annotated[int, Meta(ge=2**12, le=2**30)] = 4 * 2**20
+    snapshot_events: Count = 5_000_000
+    snapshots_kept: Annotated[int, Meta(ge=1, le=1_000)] = 2
+    retain_segments: Count = 0
+    memory_max_bytes: Positive = 4 * 2**20
+
+
+class LogConfig(msgspec.Struct, frozen=True):
+    """Log lines on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+class QueuesConfig(msgspec.Struct, frozen=True):
+    """Bounds of the queues between the stages, in 64-byte units (an order is one to four)."""
+
+    commands_units: Positive = 65_536
+    events_units: Positive = 262_144
+    reports_units: Positive = 262_144
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Every section of matchd.toml."""
+
+    venue: VenueConfig = VenueConfig()
+    order_entry: OrderEntryConfig = OrderEntryConfig()
+    journal: JournalConfig = JournalConfig()
+    log: LogConfig = LogConfig()
+    queues: QueuesConfig = QueuesConfig()
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of journal, snapshots and lock; a relative one starts where we were called."""
+        return Path(self.venue.data_dir)
+
+    @property
+    def session_roll_minute(self) -> int | None:
+        """The minute of the UTC day at which sessions roll, None for never."""
+        at = self.order_entry.session_roll_at
+        return int(at[:2]) * 60 + int(at[3:]) if at else None
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The configuration with its tables, all checked. `paths` are matchd.toml, instruments.toml
+    and accounts.toml as they were found."""
+
+    config: Config
+    instruments: list[Instrument]
+    accounts: list[Account]
+    paths: tuple[Path, Path, Path]
+    warnings: list[str]
+
+
+def load(path: Path | None = None, env: Mapping[str, str] | None = None,
+         data_dir: Path | None = None) -> tuple[Config, list[str]]:
+    """The configuration of one file and the environment, and warnings of one line each.
+
+    Without `path` it is ./config/matchd.toml if there is one, else the package's defaults. `env`
+    is the process's environment unless given. Raises ConfigError with every mistake.
+    """
+    problems = Problems()
+    config, warnings = _load(path or default_path(), env, data_dir, problems)
+    problems.raise_all()
+    return config, warnings
+
+
+def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None,
+                  data_dir: Path | None = None) -> Settings:
+    """The configuration with instruments and accounts. Raises ConfigError with every mistake in
+    the three files."""
+    problems = Problems()
+    path = path or default_path()
+    config, warnings = _load(path, env, data_dir, problems)
+    instruments_path = _table_path(path, config.venue.instruments, VenueConfig().instruments)
+    accounts_path = _table_path(path, config.venue.accounts, VenueConfig().accounts)
+    instruments = instrument_table.load(instruments_path, problems)
+    accounts = account_table.load(accounts_path, problems)
+    problems.raise_all()
+    return Settings(config, instruments, accounts, (path, instruments_path, accounts_path),
+                    warnings)
+
+
+def require_safe(settings: Settings) -> None:
+    """Raise ConfigError when order entry would listen beyond loopback while an account still has
+    the demo password."""
+    host = settings.config.order_entry.host
+    if is_loopback(host):
+        return
+    demo = [account.username for account in account_table.demo_accounts(settings.accounts)]
+    if demo:
+        problems = Problems()
+        problems.note(settings.paths[0], "order_entry.host",
+                      "a loopback address while a demo password is in use",
+                      f"{show(host)} with the password \"demo\" for {', '.join(demo)}")
+        problems.raise_all()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address reaches this machine only. Names other than localhost count as beyond."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def default_path() -> Path:
+    """The file that is read when none is named."""
+    return LOCAL_FILE if LOCAL_FILE.is_file() else DEFAULTS_DIR / "matchd.toml"
+
+
+def _table_path(path: Path, name: str, default: str) -> Path:
+    """Where a table is: beside matchd.toml; the package's own when no other was asked for."""
+    beside = path.parent / name
+    return DEFAULTS_DIR / name if name == default and not beside.exists() else beside
+
+
+def _load(path: Path, env: Mapping[str, str] | None, data_dir: Path | None,
+          problems: Problems) -> tuple[Config, list[str]]:
+    sections: dict[str, type[msgspec.Struct]] = get_type_hints(Config)
+    top = read_toml(path, problems)
+    for name in top:
+        if name not in sections:
+            problems.note(path, name, f"one of the sections {', '.join(sections)}",
+                          "an unknown section")
+    override = {} if data_dir is None else {("venue", "data_dir"): str(data_dir)}
+    from_env, warnings = _overrides(sections, os.environ if env is None else env, problems)
+    values: dict[str, Any] = {}
+    for name, kind in sections.items():
+        section = check_table(kind, top.get(name, {}), path, name, problems)
+        changed = {key: value for (where, key), value in (from_env | override).items()
+                   if where == name}
+        values[name] = msgspec.structs.replace(section or kind(), **changed)
+    config = Config(**values)
+    _check_relations(config, path, problems)
+    return config, warnings
+
+
+_VARIABLE = re.compile(r"MATCHD_([A-Z0-9_]+?)__([A-Z0-9_]+)")
+
+
+def _overrides(sections: Mapping[str, type[msgspec.Struct]], env: Mapping[str, str],
+               problems: Problems) -> tuple[dict[tuple[str, str], Any], list[str]]:
+    """The keys that the environment sets, and a warning for each variable that names none."""
+    found: dict[tuple[str, str], Any] = {}
+    warnings = []
+    for variable, text in sorted(env.items()):
+        match = _VARIABLE.fullmatch(variable)
+        if match is None:
+            continue
+        section, key = match[1].lower(), match[2].lower()
+        hints = get_type_hints(sections[section], include_extras=True) \
+            if section in sections else {}
+        if key not in hints:
+            warnings.append(f"{variable} in the environment names no configuration key")
+            continue
+        try:
+            # strict=False reads "9001" as an integer, as a variable has to be read.
+            found[section, key] = msgspec.convert(text, hints[key], strict=False)
+        except msgspec.ValidationError:
+            problems.note("environment", variable, expected(hints[key]), show(text))
+    return found, warnings
+
+
+def _check_relations(config: Config, path: Path, problems: Problems) -> None:
+    """Bounds that join two keys."""
+    journal, entry = config.journal, config.order_entry
+    if journal.first_segment_bytes > journal.segment_bytes:
+        problems.note(path, "journal.first_segment_bytes",
+                      f"at most journal.segment_bytes ({journal.segment_bytes})",
+                      show(journal.first_segment_bytes))
+    for key, value in (("segment_bytes", journal.segment_bytes),
+                       ("first_segment_bytes", journal.first_segment_bytes)):
+        if value % 4096:
+            problems.note(path, f"journal.{key}", "a multiple of 4096", show(value))
+    if entry.timeout_ms < 2 * entry.heartbeat_ms:
+        problems.note(path, "order_entry.timeout_ms",
+                      f"at least twice order_entry.heartbeat_ms ({entry.heartbeat_ms})",
+                      show(entry.timeout_ms))
