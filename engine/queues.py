@@ -118,8 +118,7 @@ class BatchQueue(asyncio.Queue[Batch]):
 
     def drain(self, limit_units: int) -> list[Batch]:
         """Take what waits, up to `limit_units` (at least one batch if there is one)."""
-        if self.weight_units > self.weight_max_units:
-            self.weight_max_units = self.weight_units
+        self.weight_max_units = max(self.weight_max_units, self.weight_units)
         items = self._items
         if self.weight_units <= limit_units:
             taken = list(items)

@@ -1,0 +1,110 @@
+"""The instrument and account tables: what the files say against what the log knows.
+
+The log holds both tables, so that it can be read without the files. At each start what is new or
+changed goes in as commands, before anybody can log in. What may never change is refused as a
+configuration error: an id stands for one instrument, or one account, for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from cython_core.event import CommandBatch
+from engine.accounts import Account
+from engine.instruments import Instrument
+from engine.tables import Problems
+
+# What a resting order's numbers mean: none of it changes while orders rest.
+SCALE_FIELDS = ("price_decimals", "quantity_decimals", "tick_units", "lot_size")
+INSTRUMENT_FIELDS = ("symbol", "wire_symbol", *SCALE_FIELDS, "quantity_max_lots")
+ACCOUNT_FIELDS = ("username", "firm", "quantity_max_lots", "notional_max", "open_orders_max",
+                  "collar_bps", "messages_per_second")
+
+Row = Mapping[str, Any]
+
+
+class Known(Protocol):
+    """The recovered matcher, as far as the tables go."""
+
+    def instruments(self) -> dict[int, dict[str, Any]]:
+        """The instruments of the log, by id."""
+
+    def accounts(self) -> dict[int, dict[str, Any]]:
+        """The accounts of the log, by id."""
+
+    def orders(self, instrument_id: int) -> list[Any]:
+        """The resting orders of an instrument."""
+
+
+def definitions(known: Known, instruments: Iterable[Instrument], accounts: Iterable[Account],
+                instruments_file: str | Path, accounts_file: str | Path) -> CommandBatch:
+    """Commands that bring the log's tables up to the files'.
+
+    Raises ConfigError with every contradiction.
+    """
+    problems = Problems()
+    batch = CommandBatch()
+    logged_instruments, logged_accounts = known.instruments(), known.accounts()
+    for instrument in instruments:
+        old = logged_instruments.get(instrument.id)
+        _check_instrument(instrument, old, logged_instruments, known, instruments_file, problems)
+        if old is None or differs(instrument, old, INSTRUMENT_FIELDS):
+            _define_instrument(batch, instrument)
+    for account in accounts:
+        known_as = logged_accounts.get(account.id)
+        _check_account(account, known_as, logged_accounts, accounts_file, problems)
+        if known_as is None or known_as["role"] != account.role_code \
+                or differs(account, known_as, ACCOUNT_FIELDS):
+            _define_account(batch, account)
+    problems.raise_all()
+    return batch
+
+
+def differs(row: object, old: Row, fields: Iterable[str]) -> bool:
+    """Whether any of the fields has another value in the log."""
+    return any(getattr(row, field) != old[field] for field in fields)
+
+
+def _check_instrument(instrument: Instrument, old: Row | None, logged: Mapping[int, Row],
+                      known: Known, file: str | Path, problems: Problems) -> None:
+    where = f"instrument {instrument.symbol}"
+    for other_id, other in logged.items():
+        if other["symbol"] == instrument.symbol and other_id != instrument.id:
+            problems.note(file, f"{where}.id", f"{other_id}, which the log knows it by",
+                          instrument.id)
+    if old is None:
+        return
+    if old["symbol"] != instrument.symbol:
+        problems.note(file, f"{where}.id", f"an id that was never used "
+                      f"({instrument.id} is {old['symbol']} in the log)", instrument.id)
+    changed = [field for field in SCALE_FIELDS if getattr(instrument, field) != old[field]]
+    if changed and known.orders(instrument.id):
+        for field in changed:
+            problems.note(file, f"{where}.{field}", f"{old[field]} while orders rest",
+                          getattr(instrument, field))
+
+
+def _check_account(account: Account, old: Row | None, logged: Mapping[int, Row],
+                   file: str | Path, problems: Problems) -> None:
+    where = f"account {account.username}"
+    for other_id, other in logged.items():
+        if other["username"] == account.username and other_id != account.id:
+            problems.note(file, f"{where}.id", f"{other_id}, which the log knows it by",
+                          account.id)
+    if old is not None and old["username"] != account.username:
+        problems.note(file, f"{where}.id", f"an id that was never used "
+                      f"({account.id} is {old['username']} in the log)", account.id)
+
+
+def _define_instrument(batch: CommandBatch, one: Instrument) -> None:
+    batch.define_instrument(one.id, one.symbol, one.wire_symbol, one.price_decimals,
+                            one.tick_units, one.quantity_decimals, one.lot_size,
+                            one.quantity_max_lots)
+
+
+def _define_account(batch: CommandBatch, one: Account) -> None:
+    batch.define_account(one.id, one.username, one.firm, one.role_code, one.quantity_max_lots,
+                         one.notional_max, one.open_orders_max, one.collar_bps,
+                         one.messages_per_second)

@@ -1,0 +1,169 @@
+"""Who is here: accounts, their live sessions, and the running session of the venue.
+
+One live session per account. The registry knows the generation that clients have seen end or
+begin, that is where the reports stage stands, not where the matcher does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from cython_core.event import CommandBatch
+from cython_core.model import Source
+from cython_core.ouch import Decoder, SymbolTable
+from cython_core.stream import Streams
+from engine import log
+from engine.accounts import Account, fold_username
+from engine.intake.rate import RateWindow
+from engine.metrics import Metrics
+
+
+class Live(Protocol):
+    """A session as the registry sees it."""
+
+    def write(self, data: bytes) -> None:
+        """Send framed packets."""
+
+    def end_of_session(self) -> None:
+        """Tell the client that the session rolled, and close."""
+
+    def close(self, reason: str) -> None:
+        """Close the session."""
+
+
+class Past(Protocol):
+    """The journal, as far as a login needs it."""
+
+    def session_id(self, generation: int) -> str:
+        """The name of a generation's session, 10 characters."""
+
+    def can_read(self, account_id: int, from_number: int) -> bool:
+        """Whether the account's stream is still kept from this number on."""
+
+
+class Seat:
+    """One account's place at the door."""
+
+    __slots__ = ("account", "live", "window")
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.window = RateWindow(account.messages_per_second)
+        self.live: Live | None = None
+
+
+class DoorMetrics:
+    """What the door counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        counter = metrics.counter
+        self.logins = counter("logins", "logins", "logins accepted")
+        self.logins_refused = counter("logins_refused", "logins", "logins rejected")
+        self.takeovers = counter("takeovers", "sessions", "sessions taken over by a new login")
+        self.wrong_bytes = counter("wrong_bytes", "sessions", "sessions closed for wrong bytes")
+        self.slow_readers = counter("slow_readers", "sessions", "sessions cut as slow readers")
+        self.turned_away = counter("turned_away", "connections", "connections over the limit")
+        self.commands = counter("commands", "commands", "commands taken in at the door")
+
+
+class Registry:
+    """Accounts by name, sessions by account."""
+
+    def __init__(self, accounts: Iterable[Account], symbols: SymbolTable, streams: Streams,
+                 past: Past, generation: int, second_login: str, metrics: Metrics) -> None:
+        self.generation = generation
+        self.session_id = past.session_id(generation)
+        self.metrics = DoorMetrics(metrics)
+        self._seats = {account.id: Seat(account) for account in accounts}
+        self._by_name = {seat.account.username: seat for seat in self._seats.values()}
+        self._symbols = symbols
+        self._streams = streams
+        self._past = past
+        self._takeover = second_login == "takeover"
+        self._on_roll: list[Callable[[int], None]] = []
+        self._log = log.get("intake")
+
+    # -- logins ------------------------------------------------------------------------------
+
+    def find(self, username: str) -> Account | None:
+        """The account that may enter orders under this name; case does not matter."""
+        seat = self._by_name.get(fold_username(username))
+        return seat.account if seat and seat.account.role != "read-only" else None
+
+    def refusal(self, account: Account, session_id: str, number: int) -> str:
+        """Why a login with the right password cannot be served now; "" when it can."""
+        if session_id and session_id != self.session_id:
+            return f"session {session_id!r} is not the running one"
+        next_number = self._streams.next_number(account.id)
+        if number > next_number:
+            return f"number {number} asked for, the next one is {next_number}"
+        if 0 < number < next_number and not self._past.can_read(account.id, number):
+            return f"messages from number {number} on are not kept any more"
+        if not self._takeover and self._seats[account.id].live is not None:
+            return "the account has a live session"
+        return ""
+
+    def seat(self, account_id: int) -> Seat:
+        """The account's place."""
+        return self._seats[account_id]
+
+    def occupy(self, seat: Seat, session: Live) -> None:
+        """Give the seat to a new session; an older one is closed."""
+        if seat.live is not None:
+            self.metrics.takeovers.add()
+            seat.live.close("taken over by a new login")
+        seat.live = session
+        self.metrics.logins.add()
+
+    def leave(self, seat: Seat, session: Live) -> None:
+        """The session is over: nothing of the account's stream is sent any more."""
+        if seat.live is session:
+            seat.live = None
+            self._streams.set_live(seat.account.id, False)
+
+    def decoder(self, account_id: int) -> Decoder:
+        """A fresh decoder for the account's next connection."""
+        return Decoder(self._symbols, account_id, int(Source.TCP))
+
+    def next_number(self, account_id: int) -> int:
+        """The number of the account's next sequenced message, as far as reports has come."""
+        return self._streams.next_number(account_id)
+
+    def send(self, account_id: int, data: bytes) -> None:
+        """Write framed messages to the account's live session."""
+        live = self._seats[account_id].live
+        if live is not None:
+            live.write(data)
+
+    # -- everybody -----------------------------------------------------------------------------
+
+    def live(self) -> Iterator[Live]:
+        """Every live session."""
+        return (seat.live for seat in list(self._seats.values()) if seat.live is not None)
+
+    def live_count(self) -> int:
+        """How many sessions are live."""
+        return sum(1 for _ in self.live())
+
+    def when_rolled(self, callback: Callable[[int], None]) -> None:
+        """Call back once, with the new generation, when the next roll has reached the clients."""
+        self._on_roll.append(callback)
+
+    def rolled(self, generation: int) -> None:
+        """The session rolled, durably: tell everybody and begin the next one."""
+        for session in self.live():
+            session.end_of_session()
+        self.generation = generation
+        self.session_id = self._past.session_id(generation)
+        self._log.info("session rolled", generation=generation, session=self.session_id)
+        callbacks, self._on_roll = self._on_roll, []
+        for callback in callbacks:
+            callback(generation)
+
+
+def roll_command() -> CommandBatch:
+    """The command that rolls the session: it concerns everybody and is born inside."""
+    batch = CommandBatch()
+    batch.session_roll(source=int(Source.ADMIN))
+    return batch

@@ -1,0 +1,309 @@
+"""Order entry over TCP: a thin shell of sockets around the session.
+
+Bytes are read straight into a buffer of the connection, decoded there in one call, and what came
+of it goes onto the command queue. Nothing here awaits on the order's path: when the queue is
+full the connection keeps its one batch, stops reading, and is called back when there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import socket
+from collections.abc import Coroutine
+from typing import Any, cast
+
+from cython_core.event import CommandBatch
+from cython_core.stream import Streams
+from engine import clock, log
+from engine.accounts import Account
+from engine.config import OrderEntryConfig
+from engine.errors import EngineError
+from engine.intake.passwords import PasswordChecker
+from engine.intake.registry import Registry
+from engine.intake.replay import StreamReader, join, replay
+from engine.intake.session import Session, Shell, State, Times
+from engine.queues import TwoLaneQueue
+from engine.spare import SparePool
+
+# While a client is sent its past, at most this much waits for it in memory.
+REPLAY_UNSENT_BYTES = 2**20
+# Heartbeats and time-outs are looked at this many times per heartbeat.
+TICKS_PER_HEARTBEAT = 4
+# How long a closing connection may take for its last bytes.
+LINGER_S = 2.0
+
+
+class Connection(asyncio.BufferedProtocol, Shell):
+    """One client's socket."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._session = Session(self, door.registry, door.times, clock.monotonic_ns())
+        # Pages of a mapping exist once they are touched: an idle connection costs one.
+        self._view = memoryview(mmap.mmap(-1, door.receive_bytes))
+        self._filled = 0
+        self._held: CommandBatch | None = None
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._streaming = False
+        self.closed = False
+        self.address = ""
+
+    # -- the transport calls -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.address = f"{peer[0]}:{peer[1]}" if peer else "?"
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._limit_unsent(self._door.unsent_bytes)
+        self._door.arrived(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view[self._filled:] if self._filled else self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self._take_in()
+
+    def eof_received(self) -> None:
+        self._session.close("the client closed")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._session.close(f"connection lost: {exc}" if exc else "connection lost")
+        if self._task is not None:
+            self._task.cancel()
+        self._writable.set()
+        # The mapping goes as soon as nobody looks at it, not when the cycle collector comes.
+        self._filled, self._view = 0, memoryview(b"")
+        self._door.left(self)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        if not self._streaming and not self.closed:
+            self._door.registry.metrics.slow_readers.add()
+            self._session.close(f"slow reader: over {self._door.unsent_bytes} bytes unsent")
+            # Not at once: we are inside the transport's write.
+            asyncio.get_running_loop().call_soon(self._abort)
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _take_in(self) -> None:
+        """Let the session have what was read, as far as it takes it."""
+        consumed = self._session.receive(self._view, self._filled, clock.monotonic_ns())
+        if consumed == self._filled:
+            self._filled = 0
+        elif consumed:
+            left = self._filled - consumed
+            self._view[:left] = self._view[consumed:self._filled]
+            self._filled = left
+
+    # -- the session calls ---------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def empty_batch(self) -> CommandBatch:
+        return self._door.spare.take()
+
+    def give_back(self, batch: CommandBatch) -> None:
+        self._door.spare.give(batch)
+
+    def deliver(self, batch: CommandBatch) -> None:
+        door = self._door
+        door.registry.metrics.commands.add(batch.command_count)
+        if not door.commands.full():
+            door.commands.put_nowait(batch)
+            return
+        self._held = batch
+        self._pause()
+        door.commands.when_room(self._room)
+
+    def _room(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self._door.commands.closed:
+            self._door.commands.put_nowait(held)
+        self._resume()
+
+    def check_password(self, account: Account | None, password: str) -> None:
+        self._pause()
+        self._run(self._check_password(account, password))
+
+    async def _check_password(self, account: Account | None, password: str) -> None:
+        right = await self._door.passwords.check(account, password)
+        self._task = None
+        self._session.password_checked(account if right else None, clock.monotonic_ns())
+        if self._session.state is State.OPEN:
+            self._door.log.info("session opened", account=self._session.username,
+                                address=self.address, session=self._door.registry.session_id)
+        self._resume()
+        if self._filled:
+            self._take_in()
+
+    def start_stream(self, account_id: int, from_number: int) -> None:
+        door = self._door
+        if from_number == door.streams.next_number(account_id):
+            join(door.streams, self, account_id)
+            return
+        self._streaming = True
+        self._limit_unsent(REPLAY_UNSENT_BYTES)
+        self._run(self._replay(account_id, from_number))
+
+    async def _replay(self, account_id: int, from_number: int) -> None:
+        door = self._door
+        try:
+            await replay(door.reader, door.streams, self, account_id, from_number,
+                         door.slice_bytes)
+        except EngineError as error:
+            self._session.close(f"replay failed: {error}")
+
+    def close(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._door.closed(self, self._session, reason)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
+            asyncio.get_running_loop().call_later(LINGER_S, self._abort)
+
+    # -- replay calls --------------------------------------------------------------------------
+
+    def send_slice(self, data: bytes) -> bool:
+        if self.closed:
+            return False
+        self._session.write(data)
+        return True
+
+    def is_writable(self) -> bool:
+        return self._writable.is_set()
+
+    async def writable(self) -> None:
+        await self._writable.wait()
+
+    def joined(self) -> None:
+        self._streaming = False
+        self._limit_unsent(self._door.unsent_bytes)
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """The door's clock ticks."""
+        self._session.tick(now_ns, self._held is not None)
+
+    def stop_reading(self) -> None:
+        """Take in no more commands."""
+        self._pause()
+
+    def shut(self, reason: str) -> None:
+        """Close without End of Session: the session lives on."""
+        self._session.close(reason)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(work)
+
+    def _pause(self) -> None:
+        if self._transport is not None and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._transport is not None and not self.closed and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def _limit_unsent(self, high_bytes: int) -> None:
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=high_bytes)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Door:
+    """Listens, and keeps every connection."""
+
+    def __init__(self, config: OrderEntryConfig, registry: Registry, streams: Streams,
+                 reader: StreamReader, commands: TwoLaneQueue[CommandBatch],
+                 spare: SparePool) -> None:
+        self.registry = registry
+        self.streams = streams
+        self.reader = reader
+        self.commands = commands
+        self.spare = spare
+        self.passwords = PasswordChecker()
+        self.times = Times(config.login_timeout_ms, config.heartbeat_ms, config.timeout_ms)
+        self.receive_bytes = config.receive_buffer_bytes
+        self.unsent_bytes = config.unsent_max_bytes
+        self.slice_bytes = config.replay_slice_bytes
+        self.log = log.get("intake")
+        self._config = config
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections, logged in or not."""
+        return len(self._connections)
+
+    async def listen(self) -> int:
+        """Start to listen; returns the port. Raises EngineError when the address is not ours."""
+        host, port = self._config.host, self._config.tcp_port
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: Connection(self), host, port,
+                                                    backlog=1024)
+        except OSError as error:
+            raise EngineError(f"cannot listen on {host}:{port}: {error.strerror or error}",
+                              "order_entry.host and order_entry.tcp_port") from error
+        bound: int = self._server.sockets[0].getsockname()[1]
+        self.log.info("listening", host=host, port=bound)
+        return bound
+
+    async def tick_for_ever(self) -> None:
+        """Heartbeats and time-outs of every connection."""
+        period_s = self._config.heartbeat_ms / 1000 / TICKS_PER_HEARTBEAT
+        while True:
+            await asyncio.sleep(period_s)
+            now_ns = clock.monotonic_ns()
+            for connection in tuple(self._connections):
+                connection.tick(now_ns)
+
+    def arrived(self, connection: Connection) -> None:
+        """A connection was made; one too many is closed at once."""
+        self._connections.add(connection)
+        if len(self._connections) > self._config.connections_max:
+            self.registry.metrics.turned_away.add()
+            connection.shut(f"over {self._config.connections_max} connections")
+
+    def closed(self, connection: Connection, session: Session, reason: str) -> None:
+        """A connection was closed: one line, limited by what repeats."""
+        if session.username:
+            self.log.info("session closed", account=session.username, address=connection.address,
+                          reason=reason, key=session.username)
+        else:
+            self.log.info("connection closed", address=connection.address, reason=reason,
+                          key=reason)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+
+    def stop_reading(self) -> None:
+        """Listen no more and take in no more commands: the first step of draining."""
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self._connections):
+            connection.stop_reading()
+
+    async def shut(self, reason: str) -> None:
+        """Close every connection without End of Session, and wait until they are gone."""
+        for connection in tuple(self._connections):
+            connection.shut(reason)
+        deadline_s = clock.monotonic_s() + LINGER_S
+        while self._connections and clock.monotonic_s() < deadline_s:
+            await asyncio.sleep(0.005)
+        self.passwords.close()

@@ -1,0 +1,1 @@
+"""Stage 4a: durable events in, each owner's private answers out."""

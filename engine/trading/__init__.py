@@ -1,0 +1,1 @@
+"""Stage 2: command batches in, event batches out, in one synchronous call each."""
