@@ -9,7 +9,8 @@ from setuptools import Extension, setup
 DEBUG = "CORE_DEBUG" in os.environ
 OPTIMISE = ["-O1", "-g"] if DEBUG else ["-O3"]
 
-TOPS = ("cython_core", "engine")
+# The benches are compiled where they are run, and never shipped.
+TOPS = ["cython_core", "engine"] + ["bench"] * ("CORE_BENCH" in os.environ)
 SOURCES = sorted(str(path) for top in TOPS for path in Path(top).rglob("*.pyx"))
 EXTENSIONS = [
     Extension(

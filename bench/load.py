@@ -1,0 +1,47 @@
+"""The load generator's process: takes one JSON job on stdin, prints one JSON answer.
+
+A job: {"host", "port", "credentials": [[user, password]], "symbols": [..], "cpu": core or null,
+"options": {..of LoadGenerator}, "phases": [{"kind": .., ..}], "finish": true}. A phase's kind is
+a method of LoadGenerator (closed_loop, open_loop, round_trips, fill, settle); the rest are its
+arguments. The answer is {"phases": [..], "finish": ..} or {"wrong": text}.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+from bench.loadgen import LoadGenerator, WrongAnswer
+
+PHASES = ("closed_loop", "open_loop", "round_trips", "fill", "settle")
+
+
+def run_phase(generator: LoadGenerator, phase: dict[str, Any]) -> Any:
+    """Run one phase and turn its histograms into summaries."""
+    arguments = dict(phase)
+    kind = arguments.pop("kind")
+    if kind not in PHASES:
+        raise ValueError(f"{kind} is no phase of a job; there are {', '.join(PHASES)}")
+    figures = getattr(generator, kind)(**arguments)
+    if figures and "windows" in figures:
+        figures["windows"] = [window.summary() for window in figures["windows"]]
+    return figures
+
+
+def run_job(job: dict[str, Any]) -> dict[str, Any]:
+    """Connect, run the phases, prove the answers. Wrong answers are an answer, not a crash."""
+    if job.get("cpu") is not None:
+        os.sched_setaffinity(0, {job["cpu"]})
+    generator = LoadGenerator(job["host"], job["port"], job["credentials"], job["symbols"],
+                              **job.get("options", {}))
+    try:
+        generator.connect()
+        phases = [run_phase(generator, phase) for phase in job["phases"]]
+        finish = generator.finish() if job.get("finish", True) else None
+    except WrongAnswer as wrong:
+        return {"wrong": str(wrong)}
+    return {"phases": phases, "finish": finish}
+
+
+if __name__ == "__main__":
+    json.dump(run_job(json.load(sys.stdin)), sys.stdout)
