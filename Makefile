@@ -9,11 +9,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := $(shell find cython_core engine -name '*.pyx' -o -name '*.pxd')
 STUBBED := $(subst /,.,$(basename $(shell find cython_core engine -name '*.pyi' | sort)))
-INCLUDES := $(CURDIR)/build/headers/usr/include
+HEADERS := $(CURDIR)/build/headers
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 
-# Headers that were fetched because the machine has no Python.h; otherwise the folders are missing.
-export C_INCLUDE_PATH := $(subst $() ,:,$(INCLUDES) $(wildcard $(INCLUDES)/python3*))
+# Headers that were fetched because the machine has no Python.h; otherwise there are no such folders.
+export C_INCLUDE_PATH := $(HEADERS)/usr/include:$(HEADERS)/python
 
 # The compiled modules don't say which mode they were made in until they are loaded, and neither
 # Cython nor setuptools looks: so a change of mode compiles everything again.
