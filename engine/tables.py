@@ -32,9 +32,10 @@ class Problem(msgspec.Struct, frozen=True):
 class Problems(list[Problem]):
     """The mistakes found so far."""
 
-    def note(self, file: str | Path, key: str, expected: str, found: str) -> None:
-        """Add a mistake. A value that was found is given as `show` writes it."""
-        self.append(Problem(str(file), key, expected, found))
+    def note(self, file: str | Path, key: str, expected: str, found: object) -> None:
+        """Add a mistake. A text in `found` stays as it is: words, or a value that `show` wrote."""
+        text = found if isinstance(found, str) else show(found)
+        self.append(Problem(str(file), key, expected, text))
 
     def raise_all(self) -> None:
         """Raise ConfigError with all of them, if there are any."""
