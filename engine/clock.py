@@ -27,7 +27,7 @@ def ns_since_midnight(time_ns: int) -> int:
     return time_ns % NS_PER_DAY
 
 
-def next_daily_ns(minute_of_day: int, after_ns: int) -> int:
-    """The first moment after `after_ns` at which the UTC clock shows this minute of the day."""
-    at_ns = after_ns - after_ns % NS_PER_DAY + minute_of_day * 60 * NS_PER_S
+def next_daily_ns(second_of_day: int, after_ns: int) -> int:
+    """The first moment after `after_ns` at which the UTC clock shows this second of the day."""
+    at_ns = after_ns - after_ns % NS_PER_DAY + second_of_day * NS_PER_S
     return at_ns if at_ns > after_ns else at_ns + NS_PER_DAY

@@ -46,7 +46,8 @@ class OrderEntryConfig(msgspec.Struct, frozen=True):
     host: Name = "127.0.0.1"
     tcp_port: Port = 9001
     second_login: Literal["takeover", "refuse"] = "takeover"
-    session_roll_at: Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$")] = ""
+    session_roll_at: Annotated[
+        str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?)?$")] = ""
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
     login_timeout_ms: Milliseconds = 30_000
     heartbeat_ms: Milliseconds = 1_000
@@ -100,10 +101,12 @@ class Config(msgspec.Struct, frozen=True):
         return Path(self.venue.data_dir)
 
     @property
-    def session_roll_minute(self) -> int | None:
-        """The minute of the UTC day at which sessions roll, None for never."""
+    def session_roll_second(self) -> int | None:
+        """The second of the UTC day at which sessions roll, None for never."""
         at = self.order_entry.session_roll_at
-        return int(at[:2]) * 60 + int(at[3:]) if at else None
+        if not at:
+            return None
+        return int(at[:2]) * 3600 + int(at[3:5]) * 60 + int(at[6:] or 0)
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -1,0 +1,130 @@
+"""The venue, put together: every part is built here, and the queues join them in the order of
+an order's path. Reading `App.__init__` from top to bottom is reading the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from cython_core.event import CommandBatch, EventBatch
+from cython_core.model import Source
+from cython_core.ouch import SymbolTable
+from cython_core.stream import Streams
+from engine import clock
+from engine.config import Settings
+from engine.control import Answer, ControlServer
+from engine.directory import definitions
+from engine.intake.registry import Registry
+from engine.intake.tcp import Door
+from engine.journal import Journal, Recovered
+from engine.metrics import Metrics
+from engine.queues import BatchQueue, TwoLaneQueue
+from engine.reports.stage import Reports
+from engine.spare import SparePool
+from engine.trading.stage import Trading
+from engine.trading.timers import roll_command, roll_daily, roll_missed
+
+
+class App:
+    """One venue over one data directory."""
+
+    def __init__(self, settings: Settings, journal: Journal, recovered: Recovered) -> None:
+        config = settings.config
+        self.settings = settings
+        self.journal = journal
+        self.matcher = recovered.matcher
+        self.metrics = Metrics()
+        spare = SparePool()
+
+        # What is known of names: wire symbols to instruments, accounts to their streams.
+        symbols = SymbolTable()
+        self.streams = Streams()
+        for instrument in settings.instruments:
+            symbols.add(instrument.wire_symbol, instrument.id)
+
+        # 1. Intake: bytes become batches of commands, which wait for trading.
+        self.commands: TwoLaneQueue[CommandBatch] = TwoLaneQueue(
+            "commands", config.queues.commands_units)
+        self.registry = Registry(settings.accounts, symbols, self.streams, journal,
+                                 recovered.generation, config.order_entry.second_login,
+                                 self.metrics)
+        self.door = Door(config.order_entry, self.registry, self.streams, journal, self.commands,
+                         spare)
+
+        # 2. Trading: commands become events, which wait for the journal.
+        self.events: BatchQueue[EventBatch] = BatchQueue("events", config.queues.events_units)
+        self.trading = Trading(self.matcher, self.commands, self.events, spare, journal)
+
+        # 3. Journal: events become durable, and only then go on to whoever tells the world.
+        self.committed: BatchQueue[EventBatch] = BatchQueue(
+            "reports", config.queues.reports_units)
+
+        # 4a. Reports: durable events become messages to their owners.
+        self.reports = Reports(self.committed, self.streams, self.registry)
+
+        # Beside the path: what the command line asks of a running venue.
+        self.control = ControlServer(config.data_dir, {"status": self._status,
+                                                       "roll": self._roll})
+
+    # -- what lifecycle starts, in the order of the path -----------------------------------------
+
+    def start_stages(self) -> list[asyncio.Task[None]]:
+        """Run every stage; a stage ends when its queue is closed and empty."""
+        stages = {
+            "trading": self.trading.run(),
+            "journal": self.journal.run(self.events, [self.committed]),
+            "reports": self.reports.run(),
+        }
+        return [asyncio.create_task(stage, name=name) for name, stage in stages.items()]
+
+    def start_timers(self) -> list[asyncio.Task[None]]:
+        """Run what looks at the clock; none of it ever ends by itself."""
+        tasks = [asyncio.create_task(self.door.tick_for_ever(), name="heartbeats")]
+        second = self.settings.config.session_roll_second
+        if second is not None:
+            tasks.append(asyncio.create_task(roll_daily(second, self.commands), name="rolls"))
+        return tasks
+
+    async def settle(self) -> None:
+        """Bring the log up to the files and to the time: new and changed instruments and
+        accounts, and a roll that was due while nobody was there. Returns when it is durable.
+        Raises ConfigError when files and log contradict each other."""
+        settings = self.settings
+        second = settings.config.session_roll_second
+        if roll_missed(second, self.matcher.last_time_ns, clock.now_ns()):
+            self.commands.put_inside(roll_command(Source.INTERNAL))
+        _, instruments_file, accounts_file = settings.paths
+        batch = definitions(self.matcher, settings.instruments, settings.accounts,
+                            instruments_file, accounts_file)
+        if batch.command_count:
+            self.commands.put_inside(batch)
+        while not (self.commands.empty() and self.is_quiet()):
+            await asyncio.sleep(0.001)
+
+    def is_quiet(self) -> bool:
+        """Whether everything that was matched is durable and was routed."""
+        return (self.journal.committed_seq + 1 == self.matcher.next_seq
+                and self.reports.routed_seq + 1 == self.matcher.next_seq)
+
+    # -- what the control socket asks ------------------------------------------------------------
+
+    async def _status(self, request: Mapping[str, Any]) -> Answer:
+        return {
+            "name": self.settings.config.venue.name,
+            "generation": self.registry.generation,
+            "session": self.registry.session_id,
+            "seq": self.journal.committed_seq,
+            "resting_orders": self.matcher.resting_orders,
+            "sessions": self.registry.live_count(),
+            "connections": self.door.connection_count,
+            "metrics": self.metrics.snapshot(),
+        }
+
+    async def _roll(self, request: Mapping[str, Any]) -> Answer:
+        rolled: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.registry.when_rolled(rolled.set_result)
+        self.commands.put_inside(roll_command(Source.ADMIN))
+        generation = await rolled
+        return {"generation": generation, "session": self.registry.session_id}
