@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from cython_core.stream import Streams
+
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.model import Source
 from cython_core.ouch import SymbolTable
-from cython_core.stream import Streams
 from engine import clock
 from engine.config import Settings
 from engine.control import Answer, ControlServer
@@ -100,13 +101,9 @@ class App:
                             instruments_file, accounts_file)
         if batch.command_count:
             self.commands.put_inside(batch)
-        while not (self.commands.empty() and self.is_quiet()):
-            await asyncio.sleep(0.001)
-
-    def is_quiet(self) -> bool:
-        """Whether everything that was matched is durable and was routed."""
-        return (self.journal.committed_seq + 1 == self.matcher.next_seq
-                and self.reports.routed_seq + 1 == self.matcher.next_seq)
+        # Trading takes what was put above before it lets anything else run.
+        await asyncio.sleep(0)
+        await self.reports.reached(self.matcher.next_seq - 1)
 
     # -- what the control socket asks ------------------------------------------------------------
 

@@ -9,7 +9,7 @@ by calling the shell. So every rule here can be tested with bytes alone.
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from cython_core.event import CommandBatch
 from cython_core.ouch import Decoder, Stop
@@ -35,8 +35,8 @@ FRAME_BYTES = 3
 # A login has 52 bytes; who is not logged in has no business with long packets.
 FIRST_PACKET_BYTES_MAX = 1_024
 
-NOT_AUTHORISED = "A"
-NOT_AVAILABLE = "S"
+NOT_AUTHORISED: Literal["A"] = "A"
+NOT_AVAILABLE: Literal["S"] = "S"
 
 
 class State(enum.Enum):
@@ -180,7 +180,7 @@ class Session:
             return
         self._open(account, login, now_ns)
 
-    def _refuse(self, reason: str, why: str) -> None:
+    def _refuse(self, reason: Literal["A", "S"], why: str) -> None:
         self._registry.metrics.logins_refused.add()
         self._shell.write(build_login_rejected(reason))
         name = self._login.username if self._login else ""

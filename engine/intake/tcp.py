@@ -8,13 +8,15 @@ full the connection keeps its one batch, stops reading, and is called back when 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 import socket
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from cython_core.event import CommandBatch
 from cython_core.stream import Streams
+
+from cython_core.event import CommandBatch
 from engine import clock, log
 from engine.accounts import Account
 from engine.config import OrderEntryConfig
@@ -242,6 +244,7 @@ class Door:
         self.log = log.get("intake")
         self._config = config
         self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     @property
@@ -275,6 +278,7 @@ class Door:
     def arrived(self, connection: Connection) -> None:
         """A connection was made; one too many is closed at once."""
         self._connections.add(connection)
+        self._empty.clear()
         if len(self._connections) > self._config.connections_max:
             self.registry.metrics.turned_away.add()
             connection.shut(f"over {self._config.connections_max} connections")
@@ -291,6 +295,8 @@ class Door:
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
 
     def stop_reading(self) -> None:
         """Listen no more and take in no more commands: the first step of draining."""
@@ -303,7 +309,7 @@ class Door:
         """Close every connection without End of Session, and wait until they are gone."""
         for connection in tuple(self._connections):
             connection.shut(reason)
-        deadline_s = clock.monotonic_s() + LINGER_S
-        while self._connections and clock.monotonic_s() < deadline_s:
-            await asyncio.sleep(0.005)
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), LINGER_S + 1)
         self.passwords.close()

@@ -7,10 +7,12 @@ next generation on an old connection.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
-from cython_core.event import EventBatch
 from cython_core.stream import Streams
+
+from cython_core.event import EventBatch
 from engine.queues import BatchQueue
 
 # Units encoded before the loop may look at its sockets again.
@@ -32,9 +34,11 @@ class Reports:
 
     def __init__(self, committed: BatchQueue[EventBatch], streams: Streams,
                  owners: Owners) -> None:
+        self.routed_seq = 0
         self._committed = committed
         self._streams = streams
         self._owners = owners
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     async def run(self) -> None:
         """Send until the queue is closed and empty."""
@@ -42,6 +46,24 @@ class Reports:
             for batch in batches:
                 self._streams.route(batch)
             self._flush()
+            self.routed_seq = batches[-1].first_seq + batches[-1].event_count - 1
+            if self._waiters:
+                self._wake()
+
+    async def reached(self, seq: int) -> None:
+        """Wait until the event of this seq is durable and was told to its owners."""
+        while self.routed_seq < seq:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((seq, waiter))
+            await waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for seq, waiter in waiters:
+            if seq > self.routed_seq:
+                self._waiters.append((seq, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
 
     def _flush(self) -> None:
         streams, owners = self._streams, self._owners

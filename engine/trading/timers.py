@@ -37,7 +37,8 @@ async def roll_daily(second_of_day: int, commands: TwoLaneQueue[CommandBatch]) -
     logger = log.get("timers")
     while True:
         due_ns = clock.next_daily_ns(second_of_day, clock.now_ns())
-        while (left_ns := due_ns - clock.now_ns()) > 0:
+        # The system's clock has no event to wait for.
+        while (left_ns := due_ns - clock.now_ns()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(left_ns / clock.NS_PER_S, SLEEP_MAX_S))
         logger.info("session roll is due")
         commands.put_inside(roll_command(Source.INTERNAL))

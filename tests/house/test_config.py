@@ -165,10 +165,12 @@ def test_without_a_file_the_local_one_is_read_else_the_package_has_one(tmp_path,
     assert config.default_path() == Path("config/matchd.toml")
 
 
-def test_the_roll_time_is_a_minute_of_the_day():
-    assert config.Config().session_roll_minute is None
-    found, _ = config.load(FILE, {"MATCHD_ORDER_ENTRY__SESSION_ROLL_AT": "21:30"})
-    assert found.session_roll_minute == 21 * 60 + 30
+@pytest.mark.parametrize(("text", "second"), [
+    ("21:30", 77_400), ("21:30:07", 77_407), ("00:00", 0), ("", None)])
+def test_the_roll_time_is_a_second_of_the_day(text, second):
+    assert config.Config().session_roll_second is None
+    found, _ = config.load(FILE, {"MATCHD_ORDER_ENTRY__SESSION_ROLL_AT": text})
+    assert found.session_roll_second == second
 
 
 @pytest.mark.parametrize(("host", "expected"), [

@@ -54,7 +54,7 @@ def write_config(folder: Path, instruments: str = INSTRUMENTS,
 
 
 class Venue:
-    """Runs `lifecycle.serve` as a task. Settings as for `Daemon`: `order_entry__heartbeat_ms=50`."""
+    """Runs `lifecycle.serve` as a task. Settings are named as for `Daemon`."""
 
     def __init__(self, folder: Path, limits: dict[str, dict[str, object]] | None = None,
                  instruments: str = INSTRUMENTS, **settings: object) -> None:
