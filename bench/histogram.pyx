@@ -26,6 +26,24 @@ cdef class Histogram:
         self.buckets.value_sum += other.buckets.value_sum
         self.buckets.value_max = max(self.buckets.value_max, other.buckets.value_max)
 
+    def sparse(self):
+        """Every bucket that holds something, as [bucket, count], and the maximum and sum: JSON
+        that `add_sparse` takes."""
+        cdef int bucket
+        return {"counts": [[bucket, self.buckets.counts[bucket]] for bucket in range(BUCKETS)
+                           if self.buckets.counts[bucket]],
+                "max_ns": self.buckets.value_max, "sum_ns": self.buckets.value_sum}
+
+    def add_sparse(self, values):
+        """Add what `sparse` of another histogram gave."""
+        for bucket, count in values["counts"]:
+            if not 0 <= bucket < BUCKETS:
+                raise ValueError(f"there is no bucket {bucket}")
+            self.buckets.counts[<int>bucket] += count
+            self.buckets.count += count
+        self.buckets.value_sum += values["sum_ns"]
+        self.buckets.value_max = max(self.buckets.value_max, values["max_ns"])
+
     def percentile(self, double percent):
         """The value in ns that `percent` of the values do not exceed; 0 when empty."""
         cdef uint64_t wanted = <uint64_t>(self.buckets.count * percent / 100.0 + 0.999999)

@@ -17,14 +17,14 @@ PHASES = ("closed_loop", "open_loop", "round_trips", "fill", "settle")
 
 
 def run_phase(generator: LoadGenerator, phase: dict[str, Any]) -> Any:
-    """Run one phase and turn its histograms into summaries."""
+    """Run one phase and turn its histograms into what JSON can carry."""
     arguments = dict(phase)
     kind = arguments.pop("kind")
     if kind not in PHASES:
         raise ValueError(f"{kind} is no phase of a job; there are {', '.join(PHASES)}")
     figures = getattr(generator, kind)(**arguments)
     if figures and "windows" in figures:
-        figures["windows"] = [window.summary() for window in figures["windows"]]
+        figures["windows"] = [window.sparse() for window in figures["windows"]]
     return figures
 
 

@@ -1,0 +1,117 @@
+"""What every row of the bench shares: a row's form, medians, and the load generator's process."""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.servers import PASSWORD, ROOT, Server, account_names, load_core, symbols
+
+# A closed loop counts from here on: the book has its size, the caches are warm.
+WARMUP_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long and how often to measure. `minute` is the length of the sustained run."""
+
+    repeats: int
+    seconds: float
+    minute: float
+    quick: bool
+
+
+FULL = Pace(repeats=3, seconds=3.0, minute=60.0, quick=False)
+QUICK = Pace(repeats=1, seconds=0.6, minute=4.0, quick=True)
+TINY = Pace(repeats=1, seconds=0.05, minute=0.2, quick=True)
+
+
+@dataclass
+class Row:
+    """One line of the table: our figure, the anchor's beside it, and the target.
+
+    `higher` says whether more is better. `target` is our figure to reach in `unit`;
+    `target_ratio` the ratio ours / anchor that says the same on any machine. None: no such target.
+    """
+
+    key: str
+    title: str
+    unit: str
+    ours: float
+    anchor_name: str = ""
+    anchor: float | None = None
+    target: float | None = None
+    target_ratio: float | None = None
+    higher: bool = True
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours divided by the anchor's."""
+        return self.ours / self.anchor if self.anchor else None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is reached: by the figure itself or, on a machine whose anchor is
+        slower or faster than the one the target was set on, by the ratio. None without target."""
+        verdicts = [self._reaches(value, wanted) for value, wanted in
+                    ((self.ours, self.target), (self.ratio, self.target_ratio))
+                    if value is not None and wanted is not None]
+        return any(verdicts) if verdicts else None
+
+    def _reaches(self, value: float, wanted: float) -> bool:
+        return value >= wanted if self.higher else value <= wanted
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row for the result file."""
+        return {**self.__dict__, "ratio": self.ratio, "reached": self.reached}
+
+
+def median_of(runs: Iterable[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
+    """The median of one figure over several runs."""
+    return statistics.median(value(run) for run in runs)
+
+
+def drive(server: Server, phases: list[dict[str, Any]], *, connections: int = 1,
+          instruments: int = 1, echo: bool = False, finish: bool = True,
+          **options: Any) -> list[dict[str, Any]]:
+    """Run phases of the load generator in its own process, on its own core.
+
+    Each phase's figures also say how busy the server's process was. Raises RuntimeError when the
+    server's answers were wrong.
+    """
+    job = {
+        "host": "127.0.0.1", "port": server.port, "cpu": load_core(), "finish": finish,
+        "credentials": [[name, PASSWORD] for name in account_names(connections)],
+        "symbols": symbols(instruments), "phases": phases, "options": {"echo": echo, **options},
+    }
+    done = subprocess.run([sys.executable, "-m", "bench.load"], input=json.dumps(job), text=True,
+                          cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the load generator failed:\n{done.stderr[-2000:]}")
+    answer = json.loads(done.stdout)
+    if "wrong" in answer:
+        raise RuntimeError(f"wrong answers, no figure: {answer['wrong']}")
+    phases_done: list[dict[str, Any]] = answer["phases"]
+    return phases_done
+
+
+def closed(in_flight: int, seconds: float, **more: Any) -> dict[str, Any]:
+    """A closed-loop phase; the load generator sleeps when nothing has come."""
+    return {"kind": "closed_loop", "in_flight": in_flight, "seconds": seconds,
+            "warmup_seconds": min(WARMUP_SECONDS, seconds), **more}
+
+
+def drive_redis(server: Server, in_flight: int, seconds: float) -> dict[str, Any]:
+    """SET with so many requests in flight, from a process of its own on the load's core."""
+    code = (f"import json, os; from bench.anchors import SetClient; "
+            f"os.sched_setaffinity(0, {{{load_core()}}}); "
+            f"print(json.dumps(SetClient('127.0.0.1', {server.port}, {in_flight})"
+            f".run({seconds}, {min(WARMUP_SECONDS, seconds)})))")
+    done = subprocess.run([sys.executable, "-c", code], text=True, cwd=ROOT, capture_output=True,
+                          check=True)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures

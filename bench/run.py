@@ -1,0 +1,142 @@
+"""`make bench`: every row of the table with its anchor, in one run, with its conditions.
+
+Prints each row when it is done and writes all of them to bench/results/ as JSON. Refuses a debug
+build, whose figures mean nothing; warns when others use the machine.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import rows_scale, rows_tcp
+from bench.conditions import conditions, warnings
+from bench.measure import FULL, QUICK, TINY, Pace, Row
+from cython_core.build import BUILD_MODE
+
+RESULTS_DIR = Path(__file__).resolve().parent / "results"
+
+ROWS: dict[str, Callable[[Pace], list[Row]]] = {
+    "durable": rows_tcp.sustained,
+    "durable-100": rows_tcp.durable_100,
+    "off": rows_tcp.off_1000,
+    "trips": rows_tcp.round_trips,
+    "connections": rows_scale.connections,
+    "instruments": rows_scale.instruments,
+    "resting": rows_scale.resting,
+}
+
+
+def number(value: float | None) -> str:
+    """A figure with three digits that count."""
+    if value is None:
+        return "-"
+    if value >= 1e6:
+        return f"{value / 1e6:.2f} M"
+    if value >= 1e4:
+        return f"{value / 1e3:.0f} k"
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def target_text(row: Row) -> str:
+    """The target as the table shows it."""
+    sign = ">=" if row.higher else "<="
+    parts = []
+    if row.target is not None:
+        parts.append(f"{sign} {number(row.target)}")
+    if row.target_ratio is not None:
+        parts.append(f"{sign} {row.target_ratio:.2g} x")
+    return " or ".join(parts) or "-"
+
+
+def print_row(row: Row) -> None:
+    """One line for the eye."""
+    reached = {True: "yes", False: "NO", None: ""}[row.reached]
+    ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
+    print(f"{row.title}\n    ours {number(row.ours)} {row.unit}"
+          + (f" · {row.anchor_name} {number(row.anchor)} · ratio {ratio}" if row.anchor else "")
+          + (f" · target {target_text(row)} · reached: {reached}" if reached else ""), flush=True)
+
+
+def print_curves(curves: dict[str, list[dict[str, Any]]]) -> None:
+    """Latency (us) against offered load (messages/s), one block for each sync mode."""
+    for sync, points in curves.items():
+        print(f"latency from the intended send time, journal.sync = {sync} (us)")
+        print(f"    {'offered/s':>10} {'answered/s':>10} {'p50':>8} {'p90':>8} {'p99':>8} "
+              f"{'p99.9':>8} {'max':>8}")
+        for point in points:
+            times = [point["latency"][f"{name}_ns"] / 1000
+                     for name in ("p50", "p90", "p99", "p99.9", "max")]
+            print(f"    {number(point['offered']):>10} {number(point['answered']):>10} "
+                  + " ".join(f"{time:8.0f}" for time in times)
+                  + ("" if point["carried"] else "   not carried"), flush=True)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("rows", nargs="*", help=f"which: {' '.join([*ROWS, 'curve'])} (all)")
+    parser.add_argument("--quick", action="store_true", help="in a minute, less sure")
+    parser.add_argument("--tiny", action="store_true", help="only that everything runs")
+    parser.add_argument("--json", action="store_true", help="print the result file instead")
+    parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="where results go")
+    chosen = parser.parse_args(arguments)
+    unknown = set(chosen.rows) - {*ROWS, "curve"}
+    if unknown:
+        parser.error(f"no such row: {' '.join(sorted(unknown))}")
+    return chosen
+
+
+def measure(chosen: list[str], pace: Pace, show: bool) -> dict[str, Any]:
+    """Run the chosen rows one after the other."""
+    rows: list[Row] = []
+    for name in chosen:
+        if name == "curve":
+            continue
+        for row in ROWS[name](pace):
+            rows.append(row)
+            if show:
+                print_row(row)
+    result: dict[str, Any] = {"rows": [row.as_dict() for row in rows]}
+    if "curve" in chosen:
+        result["curves"] = rows_tcp.curves(pace)
+        if show:
+            print_curves(result["curves"])
+    return result
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the process's exit code: 1 for a build that must not be measured."""
+    chosen = parse(arguments)
+    if BUILD_MODE != "release":
+        print(f"bench: this is a {BUILD_MODE} build; `make build` makes a release build",
+              file=sys.stderr)
+        return 1
+    pace = TINY if chosen.tiny else QUICK if chosen.quick else FULL
+    started = time.monotonic()
+    result: dict[str, Any] = {"conditions": conditions(), "pace": pace.__dict__}
+    for line in warnings(result["conditions"]["noise"]):
+        print(f"bench: the machine is not quiet: {line}", file=sys.stderr)
+    result |= measure(chosen.rows or [*ROWS, "curve"], pace, not chosen.json)
+    result["seconds"] = time.monotonic() - started
+    result["noise_after"] = conditions()["noise"]
+    path = write_result(result, chosen.results)
+    print(json.dumps(result, indent=1) if chosen.json
+          else f"{result['seconds']:.0f} s; written to {path}")
+    return 0
+
+
+def write_result(result: dict[str, Any], directory: Path) -> Path:
+    """Keep the result under its time and commit."""
+    directory.mkdir(parents=True, exist_ok=True)
+    when = result["conditions"]["time"].replace(":", "").replace("-", "")[:15]
+    path = directory / f"{when}-{result['conditions']['commit'].rstrip('+')}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

