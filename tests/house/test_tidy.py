@@ -64,8 +64,8 @@ def test_the_core_imports_nothing_of_the_engine_and_does_no_input_or_output(path
     assert not tidy.foreign_core_imports(path.read_text("utf-8"))
 
 
-@each([path for path in CYTHON if path.suffix == ".pyx" and "engine" in path.parts
-       or path.suffix == ".pyx" and "cython_core" in path.parts])
+@each([path for path in CYTHON if path.suffix == ".pyx"
+       and tidy.name_of(path).startswith(("engine/", "cython_core/"))])
 def test_every_compiled_module_has_its_types_beside_it(path):
     assert path.with_suffix(".pyi").exists()
 

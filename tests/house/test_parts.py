@@ -1,0 +1,110 @@
+"""Clock, metrics, errors and log lines."""
+
+import json
+
+import pytest
+import structlog
+
+from engine import clock, errors, log
+from engine.metrics import Metrics
+
+
+def test_the_next_roll_is_later_the_same_day_or_the_day_after():
+    day = 20_000 * clock.NS_PER_DAY
+    at = clock.next_daily_ns(90, day)
+    assert at == day + 90 * 60 * clock.NS_PER_S
+    assert clock.next_daily_ns(90, at) == at + clock.NS_PER_DAY
+    assert clock.next_daily_ns(90, at - 1) == at
+    assert clock.ns_since_midnight(at) == 90 * 60 * clock.NS_PER_S
+
+
+def test_clocks_run():
+    assert clock.monotonic_ns() <= clock.monotonic_ns()
+    assert clock.now_ns() > 1_600_000_000 * clock.NS_PER_S
+    assert clock.monotonic_s() > 0
+
+
+def test_metrics_count_and_are_read_by_name():
+    metrics = Metrics()
+    orders = metrics.counter("orders_in", "orders", "orders that came in")
+    orders.add()
+    orders.add(2)
+    assert metrics.counter("orders_in", "orders", "") is orders
+    metrics.gauge("queue", "units", "depth now", lambda: 7)
+    level = metrics.gauge("level", "units", "")
+    level.set(5)
+    assert metrics.snapshot() == {"level": 5, "orders_in": 3, "queue": 7}
+    assert [metric.name for metric in metrics] == ["orders_in", "queue", "level"]
+
+
+def test_a_metric_keeps_its_kind():
+    metrics = Metrics()
+    metrics.counter("a", "", "")
+    metrics.gauge("b", "", "")
+    with pytest.raises(TypeError):
+        metrics.gauge("a", "", "")
+    with pytest.raises(TypeError):
+        metrics.counter("b", "", "")
+
+
+def test_every_error_has_its_exit_code():
+    codes = {errors.EngineError: 1, errors.ConfigError: 2, errors.NotComparableError: 3,
+             errors.CorruptError: 4, errors.DiskError: 5, errors.ProtocolError: 1}
+    for kind, code in codes.items():
+        assert kind("x").exit_code == code
+    assert str(errors.EngineError("what", "do this")) == "what (do this)"
+
+
+@pytest.fixture
+def lines(capsys):
+    yield lambda: capsys.readouterr().err
+    structlog.reset_defaults()
+
+
+def test_json_lines_have_time_level_part_and_fields(lines):
+    log.configure("info", "json")
+    log.get("door").info("session opened", account="MAKER1")
+    log.get("door").debug("unseen")
+    line = json.loads(lines())
+    assert line["event"] == "session opened"
+    assert (line["level"], line["part"], line["account"]) == ("info", "door", "MAKER1")
+    assert line["time"].endswith("Z")
+
+
+def test_console_lines_are_for_people(lines):
+    log.configure("debug", "console")
+    log.get("door").debug("hello", port=9001)
+    text = lines()
+    assert "hello" in text
+    assert "port=9001" in text
+
+
+def test_repeated_lines_are_limited_and_the_next_says_how_many_are_missing(lines, monkeypatch):
+    now = [0]
+    monkeypatch.setattr(clock, "monotonic_ns", lambda: now[0])
+    log.configure("info", "json")
+    door = log.get("door")
+    for _ in range(log.REPEATS_MAX + 5):
+        door.warning("login refused", key="10.0.0.1")
+    door.warning("login refused", key="10.0.0.2")
+    assert len(lines().splitlines()) == log.REPEATS_MAX + 1
+    now[0] += log.PERIOD_NS
+    door.warning("login refused", key="10.0.0.1")
+    last = json.loads(lines().splitlines()[-1])
+    assert last["suppressed"] == 5
+    assert "key" not in last
+
+
+def test_errors_are_never_suppressed(lines):
+    log.configure("info", "json")
+    for _ in range(log.REPEATS_MAX + 5):
+        log.get("journal").error("sync failed")
+    assert len(lines().splitlines()) == log.REPEATS_MAX + 5
+
+
+def test_a_scan_cannot_grow_the_memory_of_repeats(lines, monkeypatch):
+    monkeypatch.setattr(log, "KEYS_MAX", 10)
+    limiter = log.RepeatLimiter()
+    for number in range(1000):
+        limiter(None, "warning", {"event": "refused", "key": number})
+    assert len(limiter._seen) <= 10
