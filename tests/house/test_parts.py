@@ -11,10 +11,10 @@ from engine.metrics import Metrics
 
 def test_the_next_roll_is_later_the_same_day_or_the_day_after():
     day = 20_000 * clock.NS_PER_DAY
-    at = clock.next_daily_ns(90, day)
+    at = clock.next_daily_ns(90 * 60, day)
     assert at == day + 90 * 60 * clock.NS_PER_S
-    assert clock.next_daily_ns(90, at) == at + clock.NS_PER_DAY
-    assert clock.next_daily_ns(90, at - 1) == at
+    assert clock.next_daily_ns(90 * 60, at) == at + clock.NS_PER_DAY
+    assert clock.next_daily_ns(90 * 60, at - 1) == at
     assert clock.ns_since_midnight(at) == 90 * 60 * clock.NS_PER_S
 
 
