@@ -1,0 +1,134 @@
+"""One TCP connection of a client: login, heartbeats, time-outs. Knows nothing of OUCH.
+
+The link tells its owner what came by two calls, `on_login` before the first message and
+`on_messages` with each read; `closed` is done when the connection is gone.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from cython_core import soupbin
+from engine.clients.errors import ClientError, ConnectionLostError
+from engine.clients.soup import Sequenced, SoupSession
+from engine.errors import ProtocolError
+
+OnLogin = Callable[[str, int], None]
+OnMessages = Callable[[list[Sequenced]], None]
+
+
+class Link(asyncio.Protocol):
+    """A logged-in connection, or one that is getting there. Use `open_link`."""
+
+    def __init__(self, on_login: OnLogin, on_messages: OnMessages, heartbeat_s: float,
+                 timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_login = on_login
+        self._on_messages = on_messages
+        self._heartbeat_s = heartbeat_s
+        self._timeout_s = timeout_s
+        self._session = SoupSession()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent_at = self._heard_at = self._loop.time()
+        self._fault: Exception | None = None
+        self.logged_in: asyncio.Future[None] = self._loop.create_future()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def ended(self) -> bool:
+        """The venue said that the session is over for good."""
+        return self._session.ended
+
+    @property
+    def fault(self) -> Exception:
+        """Why the link is closed."""
+        return self._fault or ConnectionLostError("the venue closed the connection")
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; dropped when the connection is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._sent_at = self._loop.time()
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            # What waited in the kernel was not silence.
+            self._heard_at = self._loop.time()
+            self._transport.resume_reading()
+
+    def close(self, fault: Exception | None = None) -> None:
+        """Close after what was written is sent; a fault closes at once."""
+        self._fault = self._fault or fault
+        if self._transport is None:
+            return
+        if fault is None:
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    # -- called by asyncio -------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("a link needs a stream transport")
+        self._transport = transport
+        self._tick()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self._loop.time()
+        try:
+            messages = self._session.feed(data)
+            if self._session.logged_in and not self.logged_in.done():
+                self._on_login(self._session.session, self._session.first_sequence)
+                self.logged_in.set_result(None)
+            if messages:
+                self._on_messages(messages)
+        except (ClientError, ProtocolError) as error:
+            self.close(error)
+        if self.ended:
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if error is not None and self._fault is None:
+            self._fault = ConnectionLostError(f"the connection broke: {error}")
+        self._transport = None
+        if not self.logged_in.done():
+            self.logged_in.set_exception(self.fault)
+            self.logged_in.exception()  # told to `open_link` only where that still waits
+        self.closed.set_result(None)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if now - self._heard_at > self._timeout_s and self._reading():
+            self.close(ConnectionLostError(f"the venue was silent for {self._timeout_s} s"))
+            return
+        if self.logged_in.done() and now - self._sent_at >= self._heartbeat_s * 0.9:
+            self.write(soupbin.CLIENT_HEARTBEAT)
+        # Often enough that a beat is never late by more than half of its period.
+        self._timer = self._loop.call_later(self._heartbeat_s / 2, self._tick)
+
+    def _reading(self) -> bool:
+        return self._transport is not None and self._transport.is_reading()
+
+
+async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: float) -> None:
+    """Connect and log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await loop.create_connection(lambda: link, host, port)
+            link.write(login)
+            await asyncio.shield(link.logged_in)
+    except TimeoutError as error:
+        link.close(ConnectionLostError(f"no login answer in {timeout_s} s"))
+        raise ConnectionLostError(f"{host}:{port} did not answer in {timeout_s} s") from error
+    except OSError as error:
+        raise ConnectionLostError(
+            f"can't reach the venue at {host}:{port}: {error.strerror or error}",
+            "is the daemon running?") from error
