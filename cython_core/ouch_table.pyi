@@ -20,7 +20,9 @@ TAGS: dict[int, Field]
 INBOUND: dict[str, Message]
 OUTBOUND: dict[str, Message]
 
-def decode(direction: Literal["in", "out"], data: bytes | bytearray | memoryview) -> dict[str, Any]: ...
+def decode(
+    direction: Literal["in", "out"], data: bytes | bytearray | memoryview
+) -> dict[str, Any]: ...
 def encode_inbound(
     letter: str, options: Mapping[str, Any] | None = None, **fields: Any
 ) -> bytes: ...
