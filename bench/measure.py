@@ -54,15 +54,20 @@ class Row:
         return self.ours / self.anchor if self.anchor else None
 
     @property
-    def reached(self) -> bool | None:
-        """Whether the target is reached: by the figure itself or, on a machine whose anchor is
-        slower or faster than the one the target was set on, by the ratio. None without target."""
-        verdicts = [self._reaches(value, wanted) for value, wanted in
-                    ((self.ours, self.target), (self.ratio, self.target_ratio))
-                    if value is not None and wanted is not None]
-        return any(verdicts) if verdicts else None
+    def reached(self) -> str:
+        """Whether the target is reached. Machines drift: where figure and ratio disagree, this
+        says which of both is reached. Empty without a target."""
+        figure = self._reaches(self.ours, self.target)
+        ratio = self._reaches(self.ratio, self.target_ratio)
+        if figure is None and ratio is None:
+            return ""
+        if figure is None or ratio is None or figure == ratio:
+            return "yes" if figure or ratio else "no"
+        return "the figure, not the ratio" if figure else "the ratio, not the figure"
 
-    def _reaches(self, value: float, wanted: float) -> bool:
+    def _reaches(self, value: float | None, wanted: float | None) -> bool | None:
+        if value is None or wanted is None:
+            return None
         return value >= wanted if self.higher else value <= wanted
 
     def as_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +41,25 @@ def number(value: float | None) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def target_text(row: Row) -> str:
-    """The target as the table shows it."""
-    sign = ">=" if row.higher else "<="
+def target_text(row: Mapping[str, Any]) -> str:
+    """The target as the table shows it: the figure and the ratio it meant where it was set."""
+    sign = ">=" if row["higher"] else "<="
     parts = []
-    if row.target is not None:
-        parts.append(f"{sign} {number(row.target)}")
-    if row.target_ratio is not None:
-        parts.append(f"{sign} {row.target_ratio:.2g} x")
-    return " or ".join(parts) or "-"
+    if row["target"] is not None:
+        parts.append(f"{sign} {number(row['target'])}")
+    if row["target_ratio"] is not None:
+        parts.append(f"{sign} {row['target_ratio']:.2g} x")
+    return ", ".join(parts) or "-"
 
 
-def print_row(row: Row) -> None:
-    """One line for the eye."""
-    reached = {True: "yes", False: "NO", None: ""}[row.reached]
-    ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
-    print(f"{row.title}\n    ours {number(row.ours)} {row.unit}"
-          + (f" · {row.anchor_name} {number(row.anchor)} · ratio {ratio}" if row.anchor else "")
-          + (f" · target {target_text(row)} · reached: {reached}" if reached else ""), flush=True)
+def print_row(row: Mapping[str, Any]) -> None:
+    """Two lines for the eye."""
+    parts = [f"    matchd {number(row['ours'])} {row['unit']}"]
+    if row["anchor"] is not None:
+        parts += [f"{row['anchor_name']} {number(row['anchor'])}", f"ratio {row['ratio']:.2f}"]
+    if row["reached"]:
+        parts += [f"target {target_text(row)}", f"reached: {row['reached']}"]
+    print(row["title"] + "\n" + " · ".join(parts), flush=True)
 
 
 def print_curves(curves: dict[str, list[dict[str, Any]]]) -> None:
@@ -92,15 +93,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def measure(chosen: list[str], pace: Pace, show: bool) -> dict[str, Any]:
     """Run the chosen rows one after the other."""
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     for name in chosen:
         if name == "curve":
             continue
         for row in ROWS[name](pace):
-            rows.append(row)
+            rows.append(row.as_dict())
             if show:
-                print_row(row)
-    result: dict[str, Any] = {"rows": [row.as_dict() for row in rows]}
+                print_row(rows[-1])
+    result: dict[str, Any] = {"rows": rows}
     if "curve" in chosen:
         result["curves"] = rows_tcp.curves(pace)
         if show:

@@ -1,0 +1,101 @@
+"""Renders the README's table from the newest result file: `python -m bench.table [--write]`.
+
+Every number of the table comes from that file, and the file from `make bench`.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.run import RESULTS_DIR, number, target_text
+from bench.servers import ROOT
+
+HEADING = "## Measured"
+
+
+def newest(directory: Path) -> Path:
+    """The newest result file. Raises FileNotFoundError when there is none."""
+    files = sorted(directory.glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"no results in {directory}: run `make bench` first")
+    return files[-1]
+
+
+def _row(row: dict[str, Any]) -> str:
+    ours = f"{number(row['ours'])} {row['unit']}"
+    anchor = f"{row['anchor_name']}: {number(row['anchor'])}" if row["anchor"] else "-"
+    ratio = f"{row['ratio']:.2f}" if row["ratio"] else "-"
+    return (f"| {row['title']} | {ours} | {anchor} | {ratio} | {target_text(row)} | "
+            f"{row['reached']} |")
+
+
+def _curve(curves: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """p50 / p99.9 of each sync mode at each offered rate."""
+    rates = sorted({point["offered"] for points in curves.values() for point in points})
+    lines = ["", "Acknowledgement latency in us, p50 / p99.9, from the intended send time, "
+             "against messages offered per second:", "",
+             "| offered | " + " | ".join(f"`{sync}`" for sync in curves) + " |",
+             "|---|" + "---|" * len(curves)]
+    for rate in rates:
+        cells = []
+        for points in curves.values():
+            found = [point for point in points if point["offered"] == rate]
+            cells.append(_point(found[0]) if found else "")
+        lines.append(f"| {number(rate)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _point(point: dict[str, Any]) -> str:
+    if not point["carried"]:
+        return f"not carried: {number(point['answered'])}"
+    latency = point["latency"]
+    return f"{latency['p50_ns'] / 1000:.0f} / {latency['p99.9_ns'] / 1000:.0f}"
+
+
+def render(result: dict[str, Any], name: str) -> str:
+    """The section, heading included, without a blank line at its end."""
+    about = result["conditions"]
+    noise = about["noise"]
+    lines = [
+        HEADING, "",
+        f"`make bench` on {about['cpu']}, {about['cores']} cores shared by the venue, the load "
+        f"generator and the disk; Linux {about['kernel']}, Python {about['python']}, "
+        f"{about['filesystem'].partition(' ')[0]}; commit {about['commit']}, {about['time'][:10]}, "
+        f"load {noise['load_average']:.2f} before the run. All figures of one run: "
+        f"`bench/results/{name}`. What each row asks: [bench/README.md](bench/README.md).", "",
+        "| what | matchd | anchor in the same run | ratio | target | reached |",
+        "|---|---|---|---|---|---|", *[_row(row) for row in result["rows"]]]
+    if "curves" in result:
+        lines += _curve(result["curves"])
+    return "\n".join(lines)
+
+
+def replace_section(text: str, section: str) -> str:
+    """The README with its section exchanged, or with it at the end when it had none."""
+    before, found, after = text.partition(HEADING)
+    if not found:
+        return text.rstrip("\n") + "\n\n" + section + "\n"
+    at = after.find("\n## ")
+    return before + section + "\n" + (after[at:] if at >= 0 else "")
+
+
+def main() -> int:
+    """Print the section, or put it into README.md."""
+    parser = argparse.ArgumentParser(prog="bench.table", description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="put it into README.md")
+    parser.add_argument("result", nargs="?", type=Path, help="a result file (the newest)")
+    chosen = parser.parse_args()
+    path = chosen.result or newest(RESULTS_DIR)
+    section = render(json.loads(path.read_text()), path.name)
+    readme = ROOT / "README.md"
+    if chosen.write:
+        readme.write_text(replace_section(readme.read_text(), section))
+    else:
+        print(section)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Every bench runs once, tiny, so that none rots. No speed is asserted."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import conditions, rows_tcp, run, table
+from bench.measure import Row, closed, drive, drive_redis
+from bench.servers import echo_server, redis_server, work_directory
+
+
+@pytest.mark.parametrize("kind", ["c", "uvloop"])
+def test_the_echo_anchor_answers(kind: str) -> None:
+    with echo_server(kind) as server:
+        figures = drive(server, [closed(10, 0.05), {"kind": "round_trips", "seconds": 0.05}],
+                        echo=True)
+    assert figures[0]["messages"] > 0
+    assert figures[1]["latency"]["count"] == figures[1]["messages"] > 0
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_redis_anchor_answers(durable: bool) -> None:
+    with redis_server(durable=durable) as server:
+        figures = drive_redis(server, 10, 0.05)
+    assert figures["latency"]["count"] == figures["messages"] > 0
+
+
+def test_the_disk_anchor_answers() -> None:
+    with work_directory() as directory:
+        assert rows_tcp.fdatasync_times(directory, 3)["count"] == 3
+    assert not directory.exists()
+
+
+def test_the_conditions_say_what_a_reader_needs() -> None:
+    found = conditions.conditions()
+    assert {"commit", "cpu", "cores", "kernel", "python", "governor", "noise"} <= found.keys()
+    quiet = {"others_share": 0.0, "cores": {"0": {"share": 0.0, "longest_us": 9.0}}}
+    assert conditions.warnings(quiet) == []
+    loud = {"others_share": 0.5, "cores": {"0": {"share": 0.3, "longest_us": 9000.0}}}
+    assert len(conditions.warnings(loud)) == 2
+
+
+def test_an_unknown_row_is_refused() -> None:
+    with pytest.raises(SystemExit):
+        run.main(["nonsense"])
+
+
+def test_a_debug_build_is_not_measured(monkeypatch: pytest.MonkeyPatch,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run, "BUILD_MODE", "debug")
+    assert run.main(["trips"]) == 1
+    assert "debug build" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ours", "anchor", "higher", "verdict"), [
+    (120, 20, True, "yes"), (120, 50, True, "the figure, not the ratio"),
+    (80, 15, True, "the ratio, not the figure"), (80, 50, True, "no"),
+    (90, 50, False, "yes"), (110, 20, False, "no"),
+])
+def test_the_verdict_says_which_target_is_reached(ours: float, anchor: float, higher: bool,
+                                                  verdict: str) -> None:
+    assert Row("key", "title", "unit", ours, "anchor", anchor, 100.0, 4.0, higher).reached \
+        == verdict
+    assert Row("key", "title", "unit", ours, "anchor", anchor, None, 4.0, higher).reached \
+        in ("yes", "no")
+    assert Row("key", "title", "unit", ours).reached == ""
+
+
+def test_the_readme_keeps_what_is_around_its_table() -> None:
+    text = "# A\n\n## Measured\n\nold\n\n## After\n\nrest\n"
+    assert table.replace_section(text, "## Measured\n\nnew") == \
+        "# A\n\n## Measured\n\nnew\n\n## After\n\nrest\n"
+    assert table.replace_section("# A\n", "## Measured\n\nnew") == "# A\n\n## Measured\n\nnew\n"
