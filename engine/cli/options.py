@@ -31,6 +31,16 @@ def as_json(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def order_entry(function: Function) -> Function:
+    """`--password`, `--host` and `--port` of a login."""
+    password = click.option("--password", envvar="MATCHD_PASSWORD", show_envvar=True,
+                            help="The account's password; asked for when missing.")
+    host = click.option("--host", help="In place of order_entry.host.")
+    port = click.option("--port", type=click.IntRange(1, 65_535),
+                        help="In place of order_entry.tcp_port.")
+    return password(host(port(function)))
+
+
 def files(function: Function) -> Function:
     """`--config` and `--data-dir`, for every command that touches files."""
     return config_file(data_dir(function))

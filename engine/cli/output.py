@@ -3,13 +3,16 @@ prints."""
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, Self
 
 import click
 import msgspec
 
-Item = TypeVar("Item")
+from engine import clock
+
+# What is over sooner needs no progress bar.
+PROGRESS_AFTER_S = 0.5
 
 
 def say(text: str) -> None:
@@ -49,7 +52,31 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
                      for row in [titles, *texts])
 
 
-def progress(items: Iterable[Item], length: int, label: str) -> Iterator[Item]:
-    """The items, with a progress bar on stderr where that is a terminal."""
-    with click.progressbar(items, length=length, label=label, file=sys.stderr) as bar:
-        yield from bar
+class Progress:
+    """A progress bar on stderr: only on a terminal, and only for what takes longer than a moment.
+
+    Use it in a `with` block and call `at` with how much of `length` is done.
+    """
+
+    def __init__(self, label: str, length: int) -> None:
+        self._label, self._length, self._done = label, length, 0
+        self._begin_s = clock.monotonic_s() + PROGRESS_AFTER_S
+        self._wanted = sys.stderr.isatty()
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.render_finish()
+
+    def at(self, done: int) -> None:
+        """So much of the length is done."""
+        if self._bar is None:
+            if not self._wanted or clock.monotonic_s() < self._begin_s:
+                return
+            self._bar = click.progressbar(length=self._length, label=self._label,
+                                          file=sys.stderr)
+        self._bar.update(done - self._done)
+        self._done = done
