@@ -17,12 +17,12 @@ import enum
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport INT32_MAX, INT64_MAX
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
-from cython_core.event cimport (AccountAction, Event, ExtOptions, ExtRaw, ExtReplace, units_next,
-                                units_reserve)
+from cython_core.event cimport (AccountAction, Event, ExtOptions, ExtRaw, ExtReplace,
+                                units_next)
 from cython_core.model cimport *
 from cython_core.wire cimport *
 

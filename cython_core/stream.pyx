@@ -19,11 +19,11 @@ cdivision: the only division is of unsigned time by a constant.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport UINT32_MAX
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from cython_core.event cimport (AccountAction, Canceled, EventBatch, ExtInstrument, ExtOptions,
-                                ExtReplace, Fill, UnitBuffer)
+                                ExtReplace, Fill)
 from cython_core.invariant cimport INVARIANT
 from cython_core.model cimport *
 from cython_core.wire cimport *
@@ -252,7 +252,6 @@ cdef size_t _rejected(const Event *event, uint8_t *out) noexcept nogil:
 
 
 cdef size_t _mass_canceled(const AccountAction *action, uint8_t *out) noexcept nogil:
-    cdef ExtOptions options
     cdef uint8_t *message = _start(out, c'X', action.time_ns, action.user_ref_num)
     cdef uint8_t *tags = message + 27
     memcpy(message + 13, action.firm, 4)

@@ -76,7 +76,7 @@ def packet_fault(rest, length):
         return Stop.LOGIN
     if kind not in "UROL+":
         return Stop.PACKET_TYPE
-    if kind in "RO" and length != 1 or kind == "U" and length == 1:
+    if (kind in "RO" and length != 1) or (kind == "U" and length == 1):
         return Stop.PACKET_LENGTH
     if kind == "U" and length > ouch.MESSAGE_MAX:
         return Stop.OVERSIZED

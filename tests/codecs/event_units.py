@@ -101,10 +101,11 @@ TAG_OF = {"display_quantity_lots": 5, "random_reserves": 13, "peg_offset_units":
 
 def expected_messages(data, first_seq, symbols):
     """[(account, message)] for whole event units."""
+    data = bytes(data)
     messages = []
     position = 0
     for fields in read_units(data, first_seq):
-        unit = bytes(data[position:position + 64 * (1 + data[position + 1])])
+        unit = data[position:position + 64 * (1 + data[position + 1])]
         position += len(unit)
         if fields["kind"] == "fill":
             messages += fill_messages(fields)

@@ -257,7 +257,8 @@ def test_a_refused_message_is_carried_as_it_came():
 
 
 @pytest.mark.parametrize(("symbol", "options", "refused"), [
-    ("", {}, False), ("AAPL", {"side": "E"}, False), ("NOSUCH", {}, True), ("", {"side": "X"}, True),
+    ("", {}, False), ("AAPL", {"side": "E"}, False), ("NOSUCH", {}, True),
+    ("", {"side": "X"}, True),
 ])
 def test_a_mass_cancel_is_refused_for_its_symbol_or_side(symbol, options, refused):
     message = ouch.encode_inbound("C", options, user_ref_num=1, firm="", symbol=symbol)
@@ -410,7 +411,7 @@ def test_symbols_added_later_are_known_to_every_decoder():
 
 @pytest.mark.parametrize(("symbol", "number"), [("", 1), ("NINECHARS", 1), ("A", 0), ("A", 65_536)])
 def test_a_symbol_table_refuses_what_the_wire_cannot_say(symbol, number):
-    with pytest.raises(ValueError, match="symbol|within"):
+    with pytest.raises(ValueError, match=r"symbol|within"):
         ouch.SymbolTable().add(symbol, number)
 
 
