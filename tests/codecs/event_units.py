@@ -96,7 +96,6 @@ def session_started(generation=2):
 
 ACCEPTED_TAGS = {2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 14, 15, 16, 17, 24, 25, 29, 30}
 REPLACED_TAGS = {2, 3, 5, 6, 15, 16, 17, 29, 30}
-TAG_OF = {"display_quantity_lots": 5, "random_reserves": 13, "peg_offset_units": 7}
 
 
 def expected_messages(data, first_seq, symbols):

@@ -260,7 +260,7 @@ def test_plain_bytes_are_routed_with_the_seq_that_is_given():
     assert streams.take(7) == framed([stream.messages_of(batch_of(units.fill()), names())[0][1]])
 
 
-# -- any events: against the rule in plain Python, and read again ------------------------------------
+# -- any events: against the rule in plain Python, and read again ----------------------------------
 
 ACCOUNTS = st.sampled_from([7, 8, 9])
 SOURCES = st.sampled_from([units.TCP, 2, units.HTTP, 5])
