@@ -37,9 +37,10 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[[account]]`. Limits of 0 are off."""
 
     id: Annotated[int, Meta(ge=1, le=2**32 - 1)]
-    username: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,6}$")]
+    username: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,6}$",
+                                  description="1 to 6 of A-Z 0-9")]
     password_hash: str
-    firm: Annotated[str, Meta(pattern=r"^[A-Z]{0,4}$")] = ""
+    firm: Annotated[str, Meta(pattern=r"^[A-Z]{0,4}$", description="up to 4 of A-Z")] = ""
     role: Literal["trader", "read-only", "admin"] = "trader"
     quantity_max_lots: Limit = 0
     notional_max: Limit = 0

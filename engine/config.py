@@ -47,7 +47,8 @@ class OrderEntryConfig(msgspec.Struct, frozen=True):
     tcp_port: Port = 9001
     second_login: Literal["takeover", "refuse"] = "takeover"
     session_roll_at: Annotated[
-        str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?)?$")] = ""
+        str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?)?$",
+                  description='"HH:MM", "HH:MM:SS" or ""')] = ""
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
     login_timeout_ms: Milliseconds = 30_000
     heartbeat_ms: Milliseconds = 1_000

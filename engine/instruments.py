@@ -23,20 +23,24 @@ QUANTITY_LOTS_MAX = 2**32 - 1
 _DECIMAL = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?")
 
 Decimals = Annotated[int, Meta(ge=0, le=12)]
-DecimalText = Annotated[str, Meta(pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$")]
+DecimalText = Annotated[str, Meta(pattern=r"^[0-9]{1,20}(\.[0-9]{1,20})?$",
+                                  description='a decimal in quotes, like "0.01"')]
 
 
 class InstrumentRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[[instrument]]` as it stands in the file."""
 
     id: Annotated[int, Meta(ge=1, le=65_535)]
-    symbol: Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9._/-]{0,23}$")]
+    symbol: Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9._/-]{0,23}$",
+                                description="1 to 24 of A-Z 0-9 . _ / -")]
     price_decimals: Decimals
     tick: DecimalText
     quantity_decimals: Decimals
     lot: DecimalText
-    wire_symbol: Annotated[str, Meta(pattern=r"^([A-Z0-9][A-Z0-9._/-]{0,7})?$")] = ""
-    quantity_max: Annotated[str, Meta(pattern=r"^([0-9]{1,20}(\.[0-9]{1,20})?)?$")] = ""
+    wire_symbol: Annotated[str, Meta(pattern=r"^([A-Z0-9][A-Z0-9._/-]{0,7})?$",
+                                     description="1 to 8 of A-Z 0-9 . _ / -, or \"\"")] = ""
+    quantity_max: Annotated[str, Meta(pattern=r"^([0-9]{1,20}(\.[0-9]{1,20})?)?$",
+                                      description='a decimal in quotes, or ""')] = ""
 
 
 class Instrument(msgspec.Struct, frozen=True):

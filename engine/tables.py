@@ -129,6 +129,9 @@ def check_unique(rows: Iterable[tuple[str, Mapping[str, object]]], key: str, fil
 def expected(hint: Any) -> str:
     """A type and its bounds in words."""
     kind = msgspec.inspect.type_info(hint)
+    if isinstance(kind, msgspec.inspect.Metadata):
+        # A description says it better than a pattern.
+        return str((kind.extra_json_schema or {})["description"])
     if isinstance(kind, msgspec.inspect.LiteralType):
         return "one of " + ", ".join(f'"{value}"' for value in kind.values)
     if isinstance(kind, msgspec.inspect.BoolType):
@@ -147,4 +150,4 @@ def _expected_text(kind: msgspec.inspect.StrType) -> str:
     text = "a text"
     if kind.max_length is not None:
         text += f" of {kind.min_length or 0} to {kind.max_length} characters"
-    return text + (f" matching {kind.pattern}" if kind.pattern else "")
+    return text

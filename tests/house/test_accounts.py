@@ -83,8 +83,8 @@ def test_mistakes_are_said_together(tmp_path):
     text = "\n".join(caught.value.problems)
     assert "account[2].id: expected a value that account[1] has not, found 1" in text
     assert 'account[2].username: expected a value that account[1] has not, found "ALICE"' in text
-    assert "account[3].username: expected a text matching" in text
-    assert "account[3].firm: expected a text matching" in text
+    assert "account[3].username: expected 1 to 6 of" in text
+    assert "account[3].firm: expected up to 4 of" in text
     assert "account[3].limit: expected one of id, username," in text
 
 

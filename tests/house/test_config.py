@@ -8,6 +8,7 @@ import typing
 import zipfile
 from pathlib import Path
 
+import configuration_page
 import msgspec
 import pytest
 
@@ -46,8 +47,13 @@ def test_the_file_and_the_types_agree_key_for_key_and_default_for_default():
 def test_every_key_has_a_comment():
     lines = FILE.read_text().splitlines()
     bare = [line for before, line in zip(lines, lines[1:], strict=False)
-            if "=" in line and not line.startswith("#") and not before.strip()]
+            if "=" in line and not line.startswith("#") and not before.startswith("#")]
     assert not bare
+
+
+def test_the_page_about_the_configuration_is_made_from_it():
+    assert configuration_page.PAGE.read_text() == configuration_page.page(), \
+        "run: python -m tests.house.configuration_page"
 
 
 def test_the_wheel_carries_the_same_files_as_defaults():
@@ -73,7 +79,7 @@ def sample(hint):
         value = max(kind.ge or 0, 2**16)
         value = min(value, kind.le)
         return str(value), value
-    text = "10:30" if kind.pattern else "other"
+    text = "10:30" if isinstance(kind, msgspec.inspect.Metadata) else "other"
     return text, text
 
 
@@ -121,8 +127,8 @@ def test_all_mistakes_of_all_files_are_said_at_once(tmp_path):
             f"{path}: nowhere: expected one of the sections venue,",
             "environment: MATCHD_JOURNAL__INTERVAL_MS: expected an integer from 1",
             "instruments.toml: instrument[1].id: expected an integer from 1 to 65535, found 0",
-            "instruments.toml: instrument[1].tick: expected a text",
-            'accounts.toml: account[1].username: expected a text matching'):
+            "instruments.toml: instrument[1].tick: expected a decimal in quotes",
+            'accounts.toml: account[1].username: expected 1 to 6 of A-Z'):
         assert line in text
 
 

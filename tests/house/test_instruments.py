@@ -93,13 +93,13 @@ def test_a_row_without_a_limit_has_the_wires(tmp_path):
 
 @pytest.mark.parametrize(("change", "message"), [
     (("id = 7", "id = 65536"), "id: expected an integer from 1 to 65535, found 65536"),
-    (("X-Y", "x-y"), "symbol: expected a text matching"),
+    (("X-Y", "x-y"), "symbol: expected 1 to 24 of"),
     (("X-Y", "LONGSYMBOL"), "wire_symbol: expected 1 to 8 characters"),
-    (('"0.05"', "0.05"), "tick: expected a text"),
+    (('"0.05"', "0.05"), "tick: expected a decimal in quotes"),
     (('"0.05"', '"0"'), "tick: expected a positive number of at most 2 decimals"),
     (('"0.05"', '"0.005"'), "tick: expected a positive number of at most 2 decimals"),
     (('"0.1"', '"0.0001"'), "lot: expected a positive number of at most 3 decimals"),
-    (('lot = "0.1"', ""), "lot: expected a text"),
+    (('lot = "0.1"', ""), "lot: expected a decimal in quotes"),
     (('lot = "0.1"', 'lot = "0.1"\nlots = 1'), "instrument[1].lots: expected one of id,"),
     (('lot = "0.1"', 'lot = "0.1"\nquantity_max = "0.15"'), "quantity_max: expected whole lots"),
     (("[[instrument]]", "[[instruments]]"), "instruments: expected only [[instrument]] tables"),
