@@ -176,7 +176,9 @@ cdef struct ExtClientId:
     uint8_t reserved2[20]
 
 # CMD_REPLACE always has one: orig_user_ref_num, command_side (tag 27, 0 = keep) and, after the
-# matcher, what the original was. chain_quantity_lots is the total the client asked for.
+# matcher, what the original was. chain_quantity_lots is the total the client asked for. In
+# EV_REPLACED the option unit also holds what the original carried over; command_options has the
+# bits (as in ExtOptions.present) of the tags that the message itself gave.
 cdef struct ExtReplace:
     uint8_t kind
     uint8_t command_side
@@ -189,7 +191,9 @@ cdef struct ExtReplace:
     int64_t orig_price_units
     uint64_t orig_open_lots
     uint8_t orig_time_in_force
-    uint8_t reserved[15]
+    uint8_t reserved[3]
+    uint32_t command_options
+    uint8_t reserved2[8]
 
 # A message refused at the door, as it came: 62 bytes a unit.
 cdef struct ExtRaw:

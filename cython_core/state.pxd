@@ -1,0 +1,201 @@
+# All that the matcher knows: instruments with their books, accounts, resting orders.
+#
+# Commands change it (matcher.pyx), logged events change it the same way (replay.pyx), and it is
+# saved, loaded, hashed and checked as a whole (snapshot.pyx). What all of them need is inline here.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from cython_core.book cimport *
+from cython_core.event cimport *
+from cython_core.invariant cimport INVARIANT
+from cython_core.levels cimport *
+from cython_core.model cimport *
+from cython_core.order_index cimport *
+from cython_core.pool cimport *
+from cython_core.risk cimport Limits
+
+cdef enum:
+    INSTRUMENTS = 65536
+    CHANNELS = 256              # user_ref_idx is one byte
+
+# One cache line. Channel 0's last number is inline; the others share a lazily made row of 256.
+cdef struct Account:
+    Limits limits
+    uint64_t stream_next        # number of the account's next sequenced message
+    uint32_t account_id
+    uint32_t open_orders
+    uint32_t last_user_ref_num
+    uint32_t channels           # row in the channel pool, 0 for none
+    char firm[4]
+    uint8_t limited             # any limit is on
+    uint8_t entry_disabled
+    uint8_t reserved[10]
+
+# A definition as it was logged, to be listed and saved.
+cdef struct Definition:
+    Event base
+    Event ext
+
+cdef struct AccountEntry:
+    uint32_t account_id
+    uint32_t slot               # 0: empty
+
+cdef struct Ranked:
+    uint64_t order_id
+    uint32_t slot
+
+cdef struct State:
+    Pool pool
+    OrderIndex index
+    LevelPool levels
+    Book *books                 # by instrument id, all 65,536: untouched pages cost nothing
+    Definition *instruments
+    uint32_t instruments_end    # highest defined id + 1
+    # accounts have dense slots from 1, in the order of their definition
+    Account *accounts
+    Definition *account_units
+    uint32_t accounts_end
+    uint32_t accounts_capacity
+    AccountEntry *account_map
+    uint64_t account_mask
+    uint32_t cached_account_id  # the map's last answer
+    uint32_t cached_slot
+    uint32_t *channels
+    uint32_t channels_end
+    uint32_t channels_capacity
+    # where the log is
+    uint64_t next_seq
+    uint64_t last_time_ns
+    uint16_t generation
+
+cdef int state_init(State *state) except -1
+cdef void state_free(State *state) noexcept nogil
+cdef void state_define_account(State *state, const Event *event) noexcept nogil
+cdef void state_define_instrument(State *state, const Event *event) noexcept nogil
+cdef uint32_t channel_row(State *state) noexcept nogil
+cdef uint32_t *orders_by_id(const State *state, uint32_t account) noexcept nogil
+cdef Ranked *sort_ranked(Ranked *ranked, size_t count) noexcept nogil
+
+cdef void fill_announced(const State *state, uint32_t slot, Event *event) noexcept nogil
+cdef void copy_options(ExtOptions *target, const ExtOptions *source,
+                       uint32_t tags) noexcept nogil
+cdef void merge_options(ExtOptions *merged, const ExtOptions *original,
+                        const ExtOptions *given) noexcept nogil
+
+cdef inline uint32_t account_slot(State *state, uint32_t account_id) noexcept nogil:
+    """The slot of an account, 0 when it is not defined."""
+    cdef uint64_t place
+    if state.cached_account_id == account_id and state.cached_slot:
+        return state.cached_slot
+    if state.account_map == NULL:
+        return 0
+    place = (account_id * <uint32_t>0x9E3779B1) & state.account_mask
+    while state.account_map[place].slot:
+        if state.account_map[place].account_id == account_id:
+            state.cached_account_id = account_id
+            state.cached_slot = state.account_map[place].slot
+            return state.cached_slot
+        place = (place + 1) & state.account_mask
+    return 0
+
+cdef inline uint32_t last_number(const State *state, const Account *account,
+                                 uint8_t channel) noexcept nogil:
+    """The highest user_ref_num used on a channel in this session, 0 for none."""
+    if channel == 0:
+        return account.last_user_ref_num
+    if account.channels == 0:
+        return 0
+    return state.channels[<size_t>account.channels * CHANNELS + channel]
+
+cdef inline void set_last_number(State *state, Account *account, uint8_t channel,
+                                 uint32_t user_ref_num) noexcept nogil:
+    if channel == 0:
+        account.last_user_ref_num = user_ref_num
+        return
+    if account.channels == 0:
+        account.channels = channel_row(state)
+    state.channels[<size_t>account.channels * CHANNELS + channel] = user_ref_num
+
+cdef inline bint side_is_known(uint8_t side) noexcept nogil:
+    return side == c'B' or side == c'S' or side == c'T' or side == c'E'
+
+cdef inline bint is_first(const Event *event) noexcept nogil:
+    """Whether an event is the first of its command. A Fill never is (its flags are elsewhere)."""
+    return event.kind != EV_FILL and event.flags & FLAG_FIRST
+
+cdef inline const ExtOptions *find_options(const Event *event) noexcept nogil:
+    """The option unit among an event's extension units, or NULL."""
+    cdef uint32_t index
+    for index in range(1, 1 + <uint32_t>event.ext_count):
+        if event[index].kind == EXT_OPTIONS:
+            return <const ExtOptions *>&event[index]
+    return NULL
+
+cdef inline void count_message(Account *account, uint8_t source) noexcept nogil:
+    """One more sequenced message, if the source has a stream."""
+    account.stream_next += source_has_stream(source)
+
+cdef inline uint32_t rest_order(State *state, Book *book, const Order *order, uint32_t tick,
+                                const char *client_order, const ExtOptions *options) noexcept nogil:
+    """Put a copy of the order into the book, its queue and the index."""
+    cdef uint32_t slot = pool_take(&state.pool)
+    cdef Order *resting = &state.pool.orders[slot]
+    resting[0] = order[0]
+    memcpy(state.pool.clients[slot].text, client_order, 14)
+    resting.options = options_take(&state.pool, options) if options != NULL else 0
+    book_add(book, &state.levels, state.pool.orders, slot, side_of(order.side), tick)
+    if source_has_stream(order.source):
+        index_insert(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
+    state.accounts[order.account].open_orders += 1
+    return slot
+
+cdef inline void forget_order(State *state, uint32_t slot) noexcept nogil:
+    """Give back all that belongs to an order but its place in the book."""
+    cdef Order *order = &state.pool.orders[slot]
+    if source_has_stream(order.source):
+        index_remove(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
+    state.accounts[order.account].open_orders -= 1
+    if order.options:
+        options_give(&state.pool, order.options)
+    pool_give(&state.pool, slot)
+
+cdef inline void drop_order(State *state, uint32_t slot) noexcept nogil:
+    """Take an order off the book for good."""
+    cdef Order *order = &state.pool.orders[slot]
+    book_remove(&state.books[order.instrument_id], &state.levels, state.pool.orders, order)
+    forget_order(state, slot)
+
+cdef inline void fill_maker(State *state, Book *book, uint32_t slot, uint64_t lots) noexcept nogil:
+    """Take lots off the oldest order of the best level; an order with nothing left goes."""
+    cdef Order *maker = &state.pool.orders[slot]
+    if maker.open_lots > lots:
+        maker.open_lots -= lots
+        maker.chain_done_lots += lots
+        state.levels.items[maker.level].quantity_lots -= lots
+        return
+    book_remove(book, &state.levels, state.pool.orders, maker)
+    forget_order(state, slot)
+
+cdef inline void start_session(State *state, uint16_t generation) noexcept nogil:
+    """Streams restart at 1, user_ref_nums at 0; no order has a handle until it is announced."""
+    cdef uint32_t slot
+    state.generation = generation
+    for slot in range(1, state.accounts_end):
+        state.accounts[slot].stream_next = 1
+        state.accounts[slot].last_user_ref_num = 0
+    if state.channels_end:
+        memset(state.channels, 0, <size_t>state.channels_end * CHANNELS * sizeof(uint32_t))
+    index_free(&state.index)
+    index_init(&state.index)
+
+cdef inline void announce_order(State *state, uint32_t slot) noexcept nogil:
+    """A GTC order gets its number in the new session."""
+    cdef Order *order = &state.pool.orders[slot]
+    cdef Account *account = &state.accounts[order.account]
+    order.user_ref_num = last_number(state, account, order.user_ref_idx) + 1
+    order.chain_done_lots = 0
+    set_last_number(state, account, order.user_ref_idx, order.user_ref_num)
+    if source_has_stream(order.source):
+        index_insert(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
+    count_message(account, order.source)
