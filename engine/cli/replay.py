@@ -1,7 +1,6 @@
 """`matchd replay`: a recorded day through the daemon's port, and every answer checked."""
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +9,13 @@ import click
 
 from engine import config
 from engine.cli import options, output
-from engine.config import Settings
+from engine.clients.replay.report import BookSides
+from engine.config import Config
 from engine.errors import EXIT_OTHER
+from engine.instruments import Instrument, by_symbol
+
+# Every level there is.
+LEVELS_MAX = 2**31 - 1
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -67,8 +71,8 @@ def lobster(message: Path, orderbook: Path, speed: float | None, symbol: str | N
     """
     from engine.clients.replay import files
 
-    with output.progress_bar("reading", None) as tick:
-        day = files.load_lobster(message, orderbook, tick)
+    with output.Progress("reading", files.count_lines(message)) as progress:
+        day = files.load_lobster(message, orderbook, progress.at)
     return _run(day, symbol or files.symbol_of(message), speed or 0.0, as_json, **target)
 
 
@@ -88,8 +92,8 @@ def commands(file: Path, orderbook: Path | None, symbol: str | None, as_json: bo
     """
     from engine.clients.replay import files
 
-    with output.progress_bar("reading", None) as tick:
-        day = files.load_commands(file, orderbook or files.find_book(file), tick)
+    with output.Progress("reading", files.count_lines(file)) as progress:
+        day = files.load_commands(file, orderbook or files.find_book(file), progress.at)
     return _run(day, symbol or files.symbol_of(file), 0.0, as_json, **target)
 
 
@@ -99,7 +103,6 @@ def _run(day: Any, symbol: str, speed: float, as_json: bool, *, maker: str, take
     """Replay, print the report; returns the exit code."""
     from engine.clients.replay.driver import Target
     from engine.clients.replay.driver import replay as send
-    from engine.instruments import by_symbol
 
     settings = config.load_settings(config_path, data_dir=data_dir)
     known = by_symbol(settings.instruments)
@@ -109,7 +112,27 @@ def _run(day: Any, symbol: str, speed: float, as_json: bool, *, maker: str, take
     target = Target(host=host or entry.host, port=port or entry.tcp_port,
                     instrument=known[symbol], maker=maker.upper(),
                     taker=(taker or maker).upper(), password=password, speed=speed)
-    with output.progress_bar("replaying", len(day)) as tick:
-        report = asyncio.run(send(day, target, tick, _journal_book(settings)))
+
+    def journal_book(instrument: Instrument, session: str) -> BookSides | None:
+        return _journal_book(settings.config, instrument, session)
+
+    with output.Progress("replaying", len(day)) as progress:
+        report = asyncio.run(send(day, target, progress.at, journal_book))
     output.answer(report.as_dict(), report.as_text(), as_json)
     return EXIT_OTHER if report.failed else 0
+
+
+def _journal_book(settings: Config, instrument: Instrument, session: str) -> BookSides | None:
+    """The book as the journal here has it; None when it is not the journal of this session's
+    venue."""
+    from engine import control
+    from engine.cli.state import read_state
+
+    try:
+        status = control.request(settings.data_dir, "status")
+    except control.ControlError:
+        return None
+    if status["session"] != session or settings.journal.sync == "off":
+        return None
+    bids, asks = read_state(settings).levels(instrument.id, LEVELS_MAX)
+    return asks, bids

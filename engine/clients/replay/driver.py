@@ -59,11 +59,12 @@ async def replay(day: Day, target: Target, progress: Progress | None = None,
     seconds = await drive.run(accounts)
     checks, failures, notes = checker.counts(), list(checker.failures), []
     if not day.recorded_rows:
-        notes.append("no recorded book rows: the books are those that the lines make")
-    if journal_book is None:
-        notes.append("the book was not compared with a journal")
+        notes.append("there are no recorded book rows: books were held against the lines' own")
+    journal = journal_book(target.instrument, drive.session) if journal_book else None
+    if journal is None:
+        notes.append("not compared with the journal: this venue keeps none here")
     else:
-        differences = compare_books(checker.book(), journal_book(target.instrument.symbol))
+        differences = compare_books(checker.book(), journal)
         checks["journal"] = (int(not differences), int(bool(differences)))
         failures += differences
     return Report(target.instrument.symbol, len(day), checker.settled_messages, seconds, checks,
@@ -89,6 +90,7 @@ class _Drive:
         self._target = target
         self._progress = progress
         self._links: list[Link] = []
+        self.session = ""
         self._answered = asyncio.Event()
         self._starts = [line for _, line in day.steps]
 
@@ -113,7 +115,10 @@ class _Drive:
                 self._checker.report(role, message.payload)
             self._answered.set()
 
-        link = Link(lambda _session, _sequence: None, take, HEARTBEAT_S, SILENCE_MAX_S)
+        def logged_in(session: str, _sequence: int) -> None:
+            self.session = session
+
+        link = Link(logged_in, take, HEARTBEAT_S, SILENCE_MAX_S)
         link.closed.add_done_callback(lambda _closed: self._answered.set())
         target = self._target
         login = soupbin.build_login(account, target.password, "", 0)

@@ -1,27 +1,33 @@
 """The files of a recorded day, read into memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engine.clients.replay import lobster
-from engine.clients.replay.commands import Step, read_commands
+from engine.clients.replay.commands import read_commands, read_lines
 from engine.clients.replay.day import Day
 
-# Told the steps read so far.
+# Told how many lines of the first file are read so far.
 Progress = Callable[[int], None]
-
-# Steps between two tellings: often enough for a bar, too rarely to cost anything.
-_PROGRESS_STEPS = 1_000
 
 
 def load_lobster(messages: Path, book: Path, progress: Progress | None = None) -> Day:
     """A LOBSTER recording. Raises ReplayError."""
-    return _load(lobster.derive(messages, book), progress)
+    day = Day()
+    for step in lobster.derive(messages, book):
+        day.add_step(step)
+        if progress is not None:
+            progress(len(day.steps))
+    return day
 
 
 def load_commands(path: Path, book: Path | None = None, progress: Progress | None = None) -> Day:
     """A commands file, and the recorded book rows if there are any. Raises ReplayError."""
-    day = _load(read_commands(path), progress)
+    day = Day()
+    for step in read_commands(path):
+        day.add_step(step)
+        if progress is not None:
+            progress(len(day))
     if book is not None:
         for row in lobster.read_book_rows(book):
             day.add_row(row)
@@ -40,14 +46,10 @@ def symbol_of(path: Path) -> str:
     return path.name.split("_", 1)[0].upper()
 
 
+def count_lines(path: Path) -> int:
+    """How many lines a plain or .xz file has. Raises ReplayError."""
+    return sum(1 for _ in read_lines(path))
+
+
 def _siblings(path: Path) -> Iterator[Path]:
     return path.parent.glob(f"{path.name.split('_', 1)[0]}_*")
-
-
-def _load(steps: Iterable[Step], progress: Progress | None) -> Day:
-    day = Day()
-    for count, step in enumerate(steps, 1):
-        day.add_step(step)
-        if progress is not None and count % _PROGRESS_STEPS == 0:
-            progress(count)
-    return day

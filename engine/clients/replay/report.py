@@ -5,12 +5,14 @@ from typing import TypeAlias
 
 import msgspec
 
+from engine.instruments import Instrument
+
 # (price_units, quantity_lots, orders), best first.
 BookLevel: TypeAlias = tuple[int, int, int]
 BookSides: TypeAlias = tuple[list[BookLevel], list[BookLevel]]
-# Gives the asks and bids of a wire symbol as the journal has them; the command line passes one in,
-# since a client imports no stage of the engine.
-JournalBook: TypeAlias = Callable[[str], BookSides]
+# Gives the book of an instrument as the journal has it, None when the journal of the venue with
+# this session is not at hand. The command line passes it in: a client imports no stage.
+JournalBook: TypeAlias = Callable[[Instrument, str], BookSides | None]
 
 _NAMES = {
     "orders": "orders entered and cancelled as sent",
