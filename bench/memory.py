@@ -40,7 +40,7 @@ def enter(matcher: Matcher, first: int, count: int, batch: CommandBatch,
 def bytes_per_order(count: int) -> float:
     """Resident bytes for each of `count` orders."""
     matcher, batch, events = Matcher(), CommandBatch(), EventBatch()
-    batch.define_instrument(1, "BENCH", "BENCH", 2, 0, 1, 1, LOTS_MAX)
+    batch.define_instrument(1, "BENCH", "BENCH", 2, 1, 0, 1, LOTS_MAX)
     batch.define_account(1, "BENCH")
     matcher.apply(batch, events, 1)
     enter(matcher, 1, BATCH_ORDERS, batch, events)

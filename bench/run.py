@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import rows_scale, rows_tcp
+from bench import rows_core, rows_scale, rows_tcp
 from bench.conditions import conditions, warnings
 from bench.measure import FULL, QUICK, TINY, Pace, Row
 from cython_core.build import BUILD_MODE
@@ -27,6 +27,7 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "connections": rows_scale.connections,
     "instruments": rows_scale.instruments,
     "resting": rows_scale.resting,
+    "memory": rows_core.memory,
 }
 
 
