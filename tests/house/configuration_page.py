@@ -32,8 +32,8 @@ INSTRUMENTS = """
 
 One `[[instrument]]` table each. Numbers with decimals are texts, so that they are exact. The price
 on the wire is the price times 10^price_decimals, the quantity on the wire the quantity divided by
-the lot. An id is never changed and never used again. price_decimals, tick, quantity_decimals and lot
-can't change while orders rest.
+the lot. An id is never changed and never used again. price_decimals, tick, quantity_decimals and
+lot can't change while orders rest.
 """
 
 ACCOUNTS = """
