@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from engine import config
 from engine.cli import options, output
-from engine.clients.replay.report import BookSides
 from engine.config import Config
 from engine.errors import EXIT_OTHER
 from engine.instruments import Instrument, by_symbol
+
+if TYPE_CHECKING:
+    from engine.clients.replay.report import BookSides
 
 # Every level there is.
 LEVELS_MAX = 2**31 - 1
@@ -113,7 +115,7 @@ def _run(day: Any, symbol: str, speed: float, as_json: bool, *, maker: str, take
                     instrument=known[symbol], maker=maker.upper(),
                     taker=(taker or maker).upper(), password=password, speed=speed)
 
-    def journal_book(instrument: Instrument, session: str) -> BookSides | None:
+    def journal_book(instrument: Instrument, session: str) -> "BookSides | None":
         return _journal_book(settings.config, instrument, session)
 
     with output.Progress("replaying", len(day)) as progress:
@@ -122,7 +124,7 @@ def _run(day: Any, symbol: str, speed: float, as_json: bool, *, maker: str, take
     return EXIT_OTHER if report.failed else 0
 
 
-def _journal_book(settings: Config, instrument: Instrument, session: str) -> BookSides | None:
+def _journal_book(settings: Config, instrument: Instrument, session: str) -> "BookSides | None":
     """The book as the journal here has it; None when it is not the journal of this session's
     venue."""
     from engine import control
