@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from engine import __version__
 from engine.cli import output
 from engine.errors import EXIT_CONFIG, EXIT_OTHER, ConfigError, EngineError
 
@@ -42,7 +43,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="matchd", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def matchd() -> None:
     """A trading venue in one process: SoupBinTCP and OUCH 5.0 in, price-time matching, durable.
 

@@ -11,6 +11,7 @@ from engine import config
 from engine.cli import options, output
 from engine.config import Settings
 from engine.errors import EXIT_OTHER
+from engine.instruments import by_symbol
 
 SIDES = {"buy": "B", "sell": "S", "short": "T", "exempt": "E"}
 TIMES_IN_FORCE = {"day": "0", "gtc": "1", "ioc": "3", "fok": "4"}
@@ -99,8 +100,11 @@ def _ask(settings: Settings, account: str, password: str | None, host: str | Non
          as_json: bool) -> int:
     """Log in, ask, print everything that came of it. Returns the exit code."""
     from engine.cli import reports
-    from engine.instruments import by_symbol
 
+    known = by_symbol(settings.instruments)
+    if symbol and symbol not in known:
+        raise click.UsageError(f"there is no instrument {symbol}; there are "
+                               f"{', '.join(one.symbol for one in settings.instruments)}")
     if password is None:
         password = click.prompt("Password", hide_input=True, err=True)
     entry = settings.config.order_entry
@@ -109,7 +113,6 @@ def _ask(settings: Settings, account: str, password: str | None, host: str | Non
                                      (account.upper(), password), request))
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
-    known = by_symbol(settings.instruments)
     rejected = False
     for message in messages:
         report = reports.from_message(message, known.get(
@@ -156,12 +159,12 @@ def watch(account: str, fills: bool, from_seq: int | None, once: bool, config_pa
     Example: matchd watch MAKER1
              matchd watch MAKER1 --fills --from 1 --once --json
     """
-    from engine.cli import follow, reports
-
     settings = config.load_settings(config_path, data_dir=data_dir)
     ids = {one.username: one.id for one in settings.accounts}
     if account.upper() not in ids:
         raise click.UsageError(f"there is no account {account}; there are {', '.join(ids)}")
+    from engine.cli import follow, reports
+
     instruments = {one.id: one for one in settings.instruments}
     for batch in follow.events(settings.config, from_seq, once):
         for event in batch.dicts():

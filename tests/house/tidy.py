@@ -14,7 +14,6 @@ FUNCTION_LINES_MAX = 70
 BANNED = {
     "TO" "DO": "do it, or write an issue",
     "FIX" "ME": "fix it, or write an issue",
-    "XX" "X": "say what is wrong in a sentence",
     "HA" "CK": "say why it has to be so",
     "Not" "ImplementedError": "build it",
     "place" "holder": "build it",
