@@ -1,3 +1,4 @@
+import struct
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ class Message(NamedTuple):
     fields: tuple[Field, ...]
     appendage: Literal["none", "required", "optional"]
     tags: tuple[int, ...]
+    layout: struct.Struct
     fixed_bytes: int
 
 TAGS: dict[int, Field]

