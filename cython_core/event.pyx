@@ -403,7 +403,7 @@ cdef dict _fields(const Event *event):
         else:
             fields.update(_order_fields(event))
     else:
-        if event.flags & FLAG_DOOR_REASON:
+        if event.flags & FLAG_DOOR_REASON and kind < EV_ACCEPTED:
             fields["reason"] = event.order_id & 0xFFFF
         else:
             fields["order_id"] = event.order_id

@@ -464,7 +464,7 @@ cdef inline bint cancel(Run *run, const Event *command, uint32_t slot) noexcept 
     cdef State *state = run.state
     cdef uint32_t found = index_find(&state.index, state.pool.orders, slot, command.user_ref_idx,
                                      command.user_ref_num)
-    cdef uint64_t intended = min(command.quantity_lots, <uint64_t>0xFFFFFFFF)
+    cdef uint64_t intended = command.quantity_lots
     cdef Order *order
     cdef Canceled *event
     cdef uint64_t open_lots
@@ -477,7 +477,7 @@ cdef inline bint cancel(Run *run, const Event *command, uint32_t slot) noexcept 
     event = write_canceled(run, order, order.open_lots - open_lots, open_lots, c'U')
     event.flags = FLAG_FIRST
     event.command_kind = CMD_CANCEL
-    event.command_quantity = <uint32_t>intended
+    event.command_quantity = <uint32_t>min(intended, <uint64_t>0xFFFFFFFF)
     if open_lots:
         reduce_order(state, order, open_lots)
     else:
@@ -522,7 +522,8 @@ cdef bint modify(Run *run, const Event *command, uint32_t slot) noexcept nogil:
     cdef Account *account = &state.accounts[slot]
     cdef uint32_t found = index_find(&state.index, state.pool.orders, slot, command.user_ref_idx,
                                      command.user_ref_num)
-    cdef uint64_t intended = min(command.quantity_lots, <uint64_t>0xFFFFFFFF)
+    cdef uint64_t intended = command.quantity_lots
+    cdef uint32_t told = <uint32_t>min(intended, <uint64_t>0xFFFFFFFF)
     cdef Order *order
     cdef Canceled *event
     cdef uint64_t open_lots, reduced
@@ -538,7 +539,7 @@ cdef bint modify(Run *run, const Event *command, uint32_t slot) noexcept nogil:
         event = write_canceled(run, order, order.open_lots, 0, c'U')
         event.flags = FLAG_FIRST
         event.command_kind = CMD_MODIFY
-        event.command_quantity = <uint32_t>intended
+        event.command_quantity = told
         event.time_in_force = command.side
         drop_order(state, found)
         return True
@@ -547,7 +548,7 @@ cdef bint modify(Run *run, const Event *command, uint32_t slot) noexcept nogil:
     previous = order.side
     order.side = command.side
     reduce_order(state, order, open_lots)
-    write_modified(run, order, previous, reduced, <uint32_t>intended)
+    write_modified(run, order, previous, reduced, told)
     return True
 
 

@@ -82,8 +82,8 @@ cdef void state_define_account(State *state, const Event *event) noexcept nogil:
     account.limits.notional_max = ext.notional_max
     account.limits.open_orders_max = ext.open_orders_max
     account.limits.collar_bps = ext.collar_bps
-    account.limited = (ext.quantity_max_lots or ext.notional_max or ext.open_orders_max
-                       or ext.collar_bps)
+    account.limited = (ext.quantity_max_lots != 0 or ext.notional_max != 0
+                       or ext.open_orders_max != 0 or ext.collar_bps != 0)
     memcpy(account.firm, ext.firm, 4)
     memcpy(&state.account_units[slot], event, sizeof(Definition))
 

@@ -1,0 +1,275 @@
+"""Order flow from a seed: mostly what traders do, now and then what nobody should do.
+
+Commands are drawn one by one against the oracle's present state, so that most cancels and
+replaces meet live orders. Books stay small enough for the oracle, and change sides often enough
+that every path of the matcher is walked thousands of times.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from cython_core.model import Flag, Kind, Reject, Source
+from tests.oracle.commands import Command, define_account, define_instrument
+from tests.oracle.naive_venue import Order
+from tests.oracle.venue_pair import VenuePair
+
+TICKS = {1: 1, 2: 100, 3: 25, 65_535: 7}
+FIRMS = {1: "", 2: "AAAA", 3: "BBBB", 4_294_967_295: "CCCC"}
+CHANNELS = (0, 0, 0, 1, 255)
+SOURCES = (*[Source.TCP] * 12, *[Source.UDP] * 6, Source.HTTP)
+# The log has 32 bits for the size in a Cancel or Modify; no wire carries more.
+WIRE_QUANTITY_MAX = 2**32 - 1
+ODD_QUANTITIES = (0, 1, 999_999, 2**32 - 1, 2**32, 2**63, 2**64 - 1)
+ODD_PRICES = (-1, 0, 1, 7, 101, 1_999_999_900, 1_999_999_999, 2_000_000_000, 2_000_000_001,
+              2**31 - 2, 2**31 - 1, 2**31, 2**63 - 1)
+START_PRICES = {1: 70_000, 2: 7_000_000, 3: 5_000_000, 65_535: 700_000_000}
+# Mean distance from the mid, in ticks: from a dense book to one that is scattered over millions.
+SPREADS = {1: 4, 2: 4, 3: 3_000, 65_535: 1_000_000}
+JUMP_CHANCE = 0.002
+ORDERS_WANTED = 120
+# What a limit is drawn from; 0 is off.
+LIMITS = {
+    "quantity_max_lots": (0, 0, 90, 1), "notional_max": (0, 0, 7_000_000, 2**40),
+    "open_orders_max": (0, 0, 10, 40), "collar_bps": (0, 0, 30, 500),
+    "messages_per_second": (0, 100),
+}
+
+
+class RandomFlow:
+    """Draws commands for a pair of venues."""
+
+    def __init__(self, seed: int, pair: VenuePair) -> None:
+        self.random = random.Random(seed)
+        self.pair = pair
+        self.oracle = pair.oracle
+        self.mid_units = dict(START_PRICES)
+        self.makers: list[tuple[float, Callable[[], Command]]] = [
+            (46, self.enter), (5, self.marketable), (6, self.replace), (5, self.modify),
+            (0.15, self.mass_cancel), (0.3, self.order_entry), (0.5, self.account_query),
+            (0.3, self.redefine_account), (0.1, self.redefine_instrument), (2, self.odd),
+        ]
+
+    def define(self) -> None:
+        """Instruments of different ticks, accounts of different firms, no limits yet."""
+        self.pair.send([define_instrument(number, f"INSTR{number}", tick)
+                        for number, tick in TICKS.items()])
+        self.pair.send([define_account(number, f"ACC{index}", firm)
+                        for index, (number, firm) in enumerate(FIRMS.items())])
+
+    def run(self, operations: int) -> None:
+        """Send that many commands in batches of any size, comparing the state at their ends."""
+        done = 0
+        while done < operations:
+            size = min(self.random.choice((1, 2, 10, 64, 200)), operations - done)
+            self.pair.time_ns += self.random.randrange(-5, 1_000_000)
+            for _ in range(size):
+                self.pair.queue(self.command())
+            self.pair.flush()
+            self.pair.compare_state()
+            done += size
+            self._between_batches()
+
+    def _between_batches(self) -> None:
+        draw = self.random.random()
+        if draw < 0.02:
+            self.pair.reload()
+        elif draw < 0.035:
+            self.pair.send([Command(Kind.CMD_SESSION_ROLL, source=Source.ADMIN)])
+            self.pair.send_stale([self.enter()], self.oracle.generation - 1)
+        elif draw < 0.045:
+            self.pair.save()
+
+    def command(self) -> Command:
+        """One command of any kind; cancels take over as books fill up."""
+        orders = sum(len(resting) for resting in self.oracle.resting.values())
+        if self.random.random() < 0.40 * min(2.0, orders / ORDERS_WANTED):
+            return self.cancel()
+        weights, makers = zip(*self.makers, strict=True)
+        maker: Callable[[], Command] = self.random.choices(makers, weights)[0]
+        return maker()
+
+    # One kind each
+
+    def enter(self) -> Command:
+        """A limit order around the mid, seldom with an option or flag."""
+        draw = self.random
+        instrument_id = draw.choice(tuple(TICKS))
+        side = draw.choice("BBSSTE")
+        tick = TICKS[instrument_id]
+        distance = int(draw.expovariate(1 / SPREADS[instrument_id])) * tick
+        price_units = self._mid(instrument_id) + (-distance if side == "B" else distance)
+        account_id, user_ref_idx, number = self._next_number()
+        return Command(
+            Kind.CMD_ENTER, account_id, number, user_ref_idx, instrument_id, side,
+            draw.randint(1, 100), max(tick, price_units), draw.choice("000011"),
+            draw.choice("YYYYNAZ"), draw.choice("APRO"), draw.choice("NNY"), "N",
+            client_order=f"c{number}", source=draw.choice(SOURCES),
+            flags=draw.choice((Flag(0),) * 9 + (Flag.POST_ONLY | Flag.POST_ONLY_SET,)),
+            options=self._options())
+
+    def marketable(self) -> Command:
+        """An order that is meant to trade at once: IOC, FOK, with a minimum, or at market."""
+        command = self.enter()
+        side = 1 if command.side == "B" else -1
+        command.price_units += side * self._distance(command.instrument_id, 3.0)
+        command.price_units = max(TICKS[command.instrument_id], command.price_units)
+        if self.random.random() < 0.2:
+            command.price_units = self.random.choice((2**31 - 1, 2_000_000_000))
+        command.quantity_lots = self.random.choice((1, 20, 100, 400))
+        command.time_in_force = self.random.choice("333440")
+        if command.time_in_force == "3" and self.random.random() < 0.4:
+            minimum_lots = self.random.choice((1, command.quantity_lots, command.quantity_lots + 1))
+            command.options["min_quantity_lots"] = minimum_lots
+        return command
+
+    def replace(self) -> Command:
+        """New terms for a live order, often with its chain's executions in the total."""
+        draw = self.random
+        order = self._live_order()
+        if order is None:
+            return self.enter()
+        tick, distance = TICKS[order.instrument_id], self._distance(order.instrument_id, 0.8)
+        last = self.oracle.last_number(order.account_id, order.user_ref_idx)
+        number = min(last + 1, 2**32 - 1)
+        total_lots = draw.choice((order.open_lots + order.chain_done_lots, order.chain_done_lots,
+                                  order.chain_done_lots + draw.randint(1, 100), order.open_lots))
+        side = draw.choice(("", "", "", *"BSTE"))
+        return Command(
+            Kind.CMD_REPLACE, order.account_id, draw.choice((number,) * 9 + (number - 1,)),
+            order.user_ref_idx, 0, "", total_lots,
+            max(tick, order.price_units + distance * draw.choice((-1, 0, 1))),
+            draw.choice("0000001134"), draw.choice("YN"), client_order=f"r{number}",
+            source=order.source, orig_user_ref_num=order.user_ref_num, command_side=side,
+            flags=draw.choice((Flag(0), Flag(0), Flag(0), Flag.POST_ONLY_SET,
+                               Flag.POST_ONLY | Flag.POST_ONLY_SET)),
+            options=draw.choice(({}, {}, {"min_quantity_lots": draw.randint(1, 100)},
+                                 {"shares_located": "Y"}, {"handle_inst": "O"})))
+
+    def cancel(self) -> Command:
+        """All of a live order, part of it, or of one that is no more."""
+        order = self._live_order()
+        if order is None:
+            return self.enter()
+        quantity_lots = 0
+        if self.random.random() < 0.3:
+            quantity_lots = order.chain_done_lots + self.random.randint(0, order.open_lots + 1)
+            quantity_lots = min(quantity_lots, WIRE_QUANTITY_MAX)
+        number = order.user_ref_num - (self.random.random() < 0.1)
+        return Command(Kind.CMD_CANCEL, order.account_id, number, order.user_ref_idx,
+                       quantity_lots=quantity_lots, source=order.source)
+
+    def modify(self) -> Command:
+        """Another short marking, allowed or not, and a size that never grows."""
+        order = self._live_order()
+        if order is None:
+            return self.enter()
+        quantity_lots = self.random.randint(0, order.chain_done_lots + order.open_lots + 1)
+        return Command(Kind.CMD_MODIFY, order.account_id, order.user_ref_num, order.user_ref_idx,
+                       side=self.random.choice((order.side, *"BSTE?")),
+                       quantity_lots=min(quantity_lots, WIRE_QUANTITY_MAX), source=order.source)
+
+    def mass_cancel(self) -> Command:
+        """Any mixture of filters, sometimes of another firm or an unknown symbol."""
+        draw = self.random
+        account_id, user_ref_idx, number = self._next_number()
+        unknown = draw.random() < 0.1
+        return Command(
+            Kind.CMD_MASS_CANCEL, account_id, number, user_ref_idx,
+            draw.choice((0, 0, *TICKS)) if not unknown else 0, draw.choice(("", "", *"BSTE")),
+            firm=draw.choice(("", FIRMS[account_id], FIRMS[account_id], "ZZZZ")),
+            symbol="NOSUCH" if unknown else "", group_id=draw.choice((None, None, 0, 1, 7)),
+            flags=Flag.DOOR_REASON if unknown else Flag(0),
+            door_reason=Reject.SYMBOL if unknown else 0)
+
+    def order_entry(self) -> Command:
+        """Disable, or more often enable what is disabled, so that trading goes on."""
+        account_id, user_ref_idx, number = self._next_number()
+        kind = self.random.choice((Kind.CMD_DISABLE_ENTRY, *[Kind.CMD_ENABLE_ENTRY] * 4))
+        disabled = [key for key, value in self.oracle.accounts.items() if value.entry_disabled]
+        if disabled and kind == Kind.CMD_ENABLE_ENTRY:
+            account_id = self.random.choice(disabled)
+            number = self.oracle.last_number(account_id, user_ref_idx) + 1
+        return Command(kind, account_id, min(number, 2**32 - 1), user_ref_idx,
+                       firm=self.random.choice(("", FIRMS[account_id], "ZZZZ")))
+
+    def account_query(self) -> Command:
+        """Ask for the next number of a channel, used or not."""
+        return Command(Kind.CMD_ACCOUNT_QUERY, self.random.choice(tuple(FIRMS)),
+                       user_ref_idx=self.random.choice((*CHANNELS, 77)))
+
+    def redefine_account(self) -> Command:
+        """New limits, each of them often off."""
+        account_id = self.random.choice(tuple(FIRMS))
+        limits = {name: self.random.choice(values) for name, values in LIMITS.items()}
+        if self.random.random() < 0.8:
+            limits = {}
+        return define_account(account_id, f"ACC{account_id}", FIRMS[account_id], **limits)
+
+    def redefine_instrument(self) -> Command:
+        """Another maximum quantity."""
+        number = self.random.choice(tuple(TICKS))
+        return define_instrument(number, f"INSTR{number}", TICKS[number],
+                                 self.random.choice((50, *[2**32 - 1] * 4, 2**40)))
+
+    def odd(self) -> Command:
+        """A command with a value at the edge of its type, or one refused at the door."""
+        draw = self.random
+        command = draw.choice((self.enter, self.marketable, self.replace, self.cancel))()
+        spoil = draw.randrange(6)
+        if spoil == 0:
+            command.quantity_lots = draw.choice(ODD_QUANTITIES)
+        elif spoil == 1 and command.kind != Kind.CMD_CANCEL:
+            command.price_units = draw.choice(ODD_PRICES)
+        elif spoil == 2 and command.kind == Kind.CMD_ENTER:
+            command.instrument_id = draw.choice((4, 65_534))
+        elif spoil == 3:
+            command.user_ref_num = draw.choice((0, 1, command.user_ref_num, 2**32 - 1))
+            # The last number makes a channel useless until the roll; the busy ones are spared.
+            command.user_ref_idx = 99 if draw.random() < 0.95 else command.user_ref_idx
+        elif spoil == 4 and command.kind != Kind.CMD_CANCEL:
+            command.flags |= draw.choice((Flag.RATE_EXCEEDED, Flag.DOOR_REASON,
+                                          Flag.DOOR_REASON | Flag.UNSERVED))
+            if Flag.DOOR_REASON in command.flags:
+                command.door_reason = draw.choice((Reject.PEG, Reject.DISPLAY, Reject.OTHER))
+                command.raw = draw.choice((b"", b"U" * 47, bytes(range(150))))
+        return command
+
+    # Pieces
+
+    def _mid(self, instrument_id: int) -> int:
+        """The middle of the market; it walks, and now and then it jumps."""
+        tick, mid_units = TICKS[instrument_id], self.mid_units[instrument_id]
+        mid_units += self.random.choice((-1, 0, 0, 1)) * tick * max(1, SPREADS[instrument_id] // 8)
+        if self.random.random() < JUMP_CHANCE:
+            mid_units = int(mid_units * self.random.choice((0.6, 0.9, 1.1, 1.6)))
+        low = START_PRICES[instrument_id] // 10
+        mid_units = min(max(mid_units, low), 20 * low) // tick * tick
+        self.mid_units[instrument_id] = mid_units
+        return mid_units
+
+    def _distance(self, instrument_id: int, spreads: float) -> int:
+        """A distance in units, up to that many mean spreads."""
+        ticks = self.random.randint(0, int(SPREADS[instrument_id] * spreads))
+        return ticks * TICKS[instrument_id]
+
+    def _next_number(self) -> tuple[int, int, int]:
+        account_id = self.random.choice(tuple(FIRMS))
+        user_ref_idx = self.random.choice(CHANNELS)
+        last = self.oracle.last_number(account_id, user_ref_idx)
+        step = self.random.choice((1,) * 18 + (0, 5))
+        return account_id, user_ref_idx, min(last + step, 2**32 - 1)
+
+    def _live_order(self) -> Order | None:
+        resting = [orders for orders in self.oracle.resting.values() if orders]
+        return self.random.choice(self.random.choice(resting)) if resting else None
+
+    def _options(self) -> dict[str, object]:
+        draw = self.random.random()
+        if draw < 0.85:
+            return {}
+        if draw < 0.95:
+            return {"group_id": self.random.choice((1, 7))}
+        return {"firm": "AAAA", "customer_type": "R", "locate_broker": "BRKR",
+                "group_id": self.random.choice((0, 7))}

@@ -1,0 +1,58 @@
+"""The units packed here and those of the core's own builders are the same bytes."""
+
+from cython_core.event import CommandBatch
+from cython_core.model import Flag, Kind, Source
+from tests.oracle.commands import Command, command_batch, define_account, define_instrument
+
+
+def test_packed_commands_equal_those_of_the_builders():
+    built = CommandBatch()
+    built.define_instrument(7, "GOOG", "GOOG", 4, 100, 0, quantity_max_lots=999_999)
+    built.define_account(3, "MAKER1", "FIRM", notional_max=10**15, open_orders_max=4,
+                         collar_bps=50, quantity_max_lots=9, messages_per_second=2)
+    built.enter(3, 1, 7, "T", 100, 5_000_000, "3", "order 1", user_ref_idx=2, post_only=True,
+                min_quantity_lots=40, display="N", capacity="R", firm="FIRM")
+    built.replace(3, 1, 2, 2**32 - 1, 0x7FFFFFFF, "4", "order 2", user_ref_idx=2, side="E",
+                  post_only=False, source=Source.UDP)
+    built.cancel(3, 2, 50, user_ref_idx=2)
+    built.modify(3, 2, "T", 50)
+    built.mass_cancel(3, 3, "FIRM", 7, "GOOG", "B", group_id=12)
+    built.order_entry(3, 4, enable=False, firm="FIRM")
+    built.order_entry(3, 5, enable=True)
+    built.account_query(3, 9)
+    built.session_roll()
+    packed = command_batch([
+        define_instrument(7, "GOOG", 100, 999_999),
+        define_account(3, "MAKER1", "FIRM", notional_max=10**15, open_orders_max=4, collar_bps=50,
+                       quantity_max_lots=9, messages_per_second=2),
+        Command(Kind.CMD_ENTER, 3, 1, 2, 7, "T", 100, 5_000_000, "3", "N", "R",
+                client_order="order 1", flags=Flag.POST_ONLY | Flag.POST_ONLY_SET,
+                options={"min_quantity_lots": 40, "firm": "FIRM"}),
+        Command(Kind.CMD_REPLACE, 3, 2, 2, quantity_lots=2**32 - 1, price_units=0x7FFFFFFF,
+                time_in_force="4", client_order="order 2", source=Source.UDP,
+                flags=Flag.POST_ONLY_SET, orig_user_ref_num=1, command_side="E"),
+        Command(Kind.CMD_CANCEL, 3, 2, 2, quantity_lots=50),
+        Command(Kind.CMD_MODIFY, 3, 2, side="T", quantity_lots=50),
+        Command(Kind.CMD_MASS_CANCEL, 3, 3, instrument_id=7, side="B", firm="FIRM", symbol="GOOG",
+                group_id=12),
+        Command(Kind.CMD_DISABLE_ENTRY, 3, 4, firm="FIRM"),
+        Command(Kind.CMD_ENABLE_ENTRY, 3, 5),
+        Command(Kind.CMD_ACCOUNT_QUERY, 3, 0, 9),
+        Command(Kind.CMD_SESSION_ROLL, source=Source.ADMIN),
+    ], 1)
+    assert packed.dicts() == built.dicts()
+    assert bytes(packed) == bytes(built)
+
+
+def test_every_option_is_read_back_as_it_was_packed():
+    options = {
+        "firm": "ABCD", "min_quantity_lots": 5, "customer_type": "R", "display_quantity_lots": 6,
+        "price_type": "L", "peg_offset_units": -7, "discretion_price_units": 8,
+        "discretion_price_type": "L", "post_only_tag": True, "random_reserves": 9,
+        "expire_time_s": 10, "trade_now": "Y", "handle_inst": " ", "group_id": 11,
+        "shares_located": "Y", "locate_broker": "BRKR", "aiq_strategy": "O", "aiq_group": "AB",
+    }
+    command = Command(Kind.CMD_ENTER, 1, 1, options=options, raw=bytes(range(100)))
+    (read,) = command_batch([command], 1).dicts()
+    assert read["options"] == options
+    assert bytes.fromhex(read["raw"]) == bytes(range(100))

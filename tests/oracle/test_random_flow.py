@@ -1,0 +1,154 @@
+"""Seeded order flow through matcher and oracle, and proof that a broken rule would be noticed."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cython_core.model import Flag, Reject
+from tests.oracle import naive_venue
+from tests.oracle.naive_venue import NaiveVenue, Order
+from tests.oracle.random_flow import RandomFlow
+from tests.oracle.venue_pair import VenuePair
+
+LONG = os.environ.get("MATCHD_TEST_PROFILE") == "long"
+# A pair keeps its whole log, so many short lives rather than one endless one.
+OPERATIONS_PER_SEED = 10_000
+SEEDS = range(100 if LONG else 4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_flow_gives_the_events_and_the_state_of_the_oracle(seed):
+    pair = VenuePair()
+    flow = RandomFlow(seed, pair)
+    flow.define()
+    flow.run(OPERATIONS_PER_SEED)
+    pair.finish()
+
+
+def test_random_flow_meets_every_kind_of_event_and_every_reason():
+    pair = VenuePair()
+    flow = RandomFlow(20, pair)
+    flow.define()
+    flow.run(OPERATIONS_PER_SEED)
+    events = [event for batch in pair.log for event in batch.dicts()]
+    assert {event["kind"] for event in events} == {
+        "accepted", "rejected", "replaced", "replace_refused", "canceled", "modified", "fill",
+        "mass_canceled", "entry_disabled", "entry_enabled", "account_queried", "roll_started",
+        "session_started", "announced", "instrument_defined", "account_defined"}
+    reasons = {event["reason"] for event in events if event["kind"] == "rejected"}
+    assert reasons >= {
+        Reject.RISK_MESSAGE_RATE, Reject.FIRM, Reject.SYMBOL, Reject.QUANTITY, Reject.PRICE,
+        Reject.MIN_QUANTITY, Reject.RISK_QUANTITY, Reject.RISK_NOTIONAL,
+        Reject.RISK_OPEN_ORDERS, Reject.RISK_COLLAR, Reject.SIDE, Reject.OTHER, Reject.PEG}
+    reasons = {event["reason"] for event in events if event["kind"] == "canceled"}
+    assert reasons == {"U", "I", "G", "E"}
+
+
+class NewestFirst(NaiveVenue):
+    """Within a price, the newest order trades first."""
+
+    def orders(self, instrument_id: int) -> tuple[list[Order], list[Order]]:
+        resting = list(reversed(self.resting.get(instrument_id, [])))
+        buys = sorted((order for order in resting if order.is_buy), key=lambda o: -o.price_units)
+        sells = sorted((order for order in resting if not order.is_buy),
+                       key=lambda o: o.price_units)
+        return buys, sells
+
+
+class ReplaceKeepsItsPlace(NaiveVenue):
+    """A replacement stands where its original stood."""
+
+    def _replace(self, command: Any) -> None:
+        original = self._live(command, command.orig_user_ref_num)
+        place = original and self.resting[original.instrument_id].index(original)
+        super()._replace(command)
+        resting = original and self.resting[original.instrument_id]
+        if resting and resting[-1].user_ref_num == command.user_ref_num:
+            resting.insert(place, resting.pop())
+
+
+class TakerPaysItsOwnPrice(NaiveVenue):
+    """Trades happen at the taker's price."""
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        if event["kind"] == "fill":
+            event["price_units"] += 1
+        super()._emit(event)
+
+
+class ReducedOrderGoesToTheBack(NaiveVenue):
+    """A partial cancel costs the place in the queue."""
+
+    def _take_off(self, order: Order, *arguments: Any) -> None:
+        super()._take_off(order, *arguments)
+        if order.open_lots:
+            self._remove(order)
+            self.resting[order.instrument_id].append(order)
+
+
+class ChainForgetsItsExecutions(NaiveVenue):
+    """What a replace chain has executed does not count against its total."""
+
+    def _fill(self, taker: Order, maker: Order) -> None:
+        super()._fill(taker, maker)
+        taker.chain_done_lots -= 1
+
+
+class RollForgetsToRestartNumbers(NaiveVenue):
+    """Numbers run on over a session roll."""
+
+    def _session_roll(self, command: Any) -> None:
+        numbers = {key: dict(value.last_number) for key, value in self.accounts.items()}
+        super()._session_roll(command)
+        for key, value in numbers.items():
+            self.accounts[key].last_number.update(value)
+
+
+class CollarWithoutTrades(NaiveVenue):
+    """The collar looks at quotes only."""
+
+    def _collar_reference(self, order: Order) -> int:
+        trades, self.last_trade = self.last_trade, {}
+        reference = super()._collar_reference(order)
+        self.last_trade = trades
+        return reference
+
+
+class MassCancelOfOneChannel(NaiveVenue):
+    """A mass cancel takes the channel of its message only."""
+
+    def _mass_cancel(self, command: Any) -> None:
+        covers = naive_venue._mass_cancel_covers
+
+        def only_this_channel(command: Any, order: Order) -> bool:
+            return covers(command, order) and order.user_ref_idx == command.user_ref_idx
+
+        naive_venue._mass_cancel_covers = only_this_channel
+        try:
+            super()._mass_cancel(command)
+        finally:
+            naive_venue._mass_cancel_covers = covers
+
+
+class PostOnlyIsForgottenByReplace(NaiveVenue):
+    """A replacement is post-only only if its own message says so."""
+
+    def _replace(self, command: Any) -> None:
+        command.flags |= Flag.POST_ONLY_SET
+        super()._replace(command)
+        command.flags &= ~Flag.POST_ONLY_SET
+
+
+@pytest.mark.parametrize("broken", [
+    NewestFirst, ReplaceKeepsItsPlace, TakerPaysItsOwnPrice, ReducedOrderGoesToTheBack,
+    ChainForgetsItsExecutions, RollForgetsToRestartNumbers, CollarWithoutTrades,
+    MassCancelOfOneChannel, PostOnlyIsForgottenByReplace,
+])
+def test_a_broken_rule_is_noticed(broken: Callable[[], NaiveVenue]):
+    pair = VenuePair(broken())
+    flow = RandomFlow(1, pair)
+    flow.define()
+    with pytest.raises(AssertionError):
+        flow.run(OPERATIONS_PER_SEED)
