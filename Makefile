@@ -46,7 +46,7 @@ test-long: build build/.bench .venv/.dev  ## run the tests with their long profi
 check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy --strict engine
-	@$(BIN)/cython-lint cython_core engine bench tests
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint cython_core engine bench tests
 	@$(BIN)/python -m mypy.stubtest --concise --allowlist tests/stubtest.allow \
 	  --ignore-unused-allowlist --ignore-disjoint-bases $(STUBBED)
 

@@ -510,7 +510,7 @@ cdef dict _option_fields(const ExtOptions *ext):
         29: ("aiq_strategy", _letter(ext.aiq_strategy)),
         30: ("aiq_group", _text(ext.aiq_group, 2)),
     }
-    return dict(value for tag, value in every.items() if ext.present >> tag & 1)
+    return {name: value for tag, (name, value) in every.items() if ext.present >> tag & 1}
 
 
 cdef dict _trigger_fields(const ExtTriggers *ext):

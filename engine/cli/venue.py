@@ -18,10 +18,10 @@ def run(config_path: Path | None, data_dir: Path | None) -> int:
     \b
     Example: matchd run --data-dir /var/lib/matchd
     """
-    from engine import lifecycle
-
     settings = config.load_settings(config_path, data_dir=data_dir)
     config.require_safe(settings)
+    from engine import lifecycle
+
     return lifecycle.run(settings)
 
 
