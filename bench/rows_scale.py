@@ -6,7 +6,7 @@ rest in all books together. The journal is off, since a sync hides what an order
 
 from typing import Any
 
-from bench.measure import Pace, Row, closed, drive
+from bench.measure import Pace, Row, closed, drive, median_of
 from bench.rows_tcp import per_second
 from bench.servers import daemon
 
@@ -28,11 +28,11 @@ def _measure(pace: Pace, in_flight: int, resting: int, *, connections: int = 1,
     """Messages per second with books that are full before the clock starts."""
     phases: list[dict[str, Any]] = [
         {"kind": "fill", "resting": resting, "in_flight": min(500, in_flight)},
-        closed(in_flight, pace.seconds, resting=resting)]
+        *[closed(in_flight, pace.seconds, resting=resting) for _ in range(pace.repeats)]]
     with daemon("off", accounts=connections, instruments=instruments) as server:
-        return per_second(drive(
-            server, phases, connections=connections, instruments=instruments,
-            depth_ticks=depth_ticks, orders_max=resting + 3 * in_flight)[-1])
+        runs = drive(server, phases, connections=connections, instruments=instruments,
+                     depth_ticks=depth_ticks, orders_max=resting + 3 * in_flight)[1:]
+    return median_of(runs, per_second)
 
 
 def connections(pace: Pace) -> list[Row]:

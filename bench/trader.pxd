@@ -98,8 +98,8 @@ cdef inline uint32_t limit_price(Market *market, uint16_t instrument, bint buy, 
                                  uint64_t random) noexcept nogil:
     cdef int64 distance
     cdef int32_t *drift = &market.drift_ticks[instrument]
-    if (random & 7) == 0:
-        drift[0] += 1 if random & 8 else -1
+    if (random & 63) == 0:
+        drift[0] += 1 if random & 64 else -1
         drift[0] = min(max(drift[0], -DRIFT_MAX_TICKS), DRIFT_MAX_TICKS)
     if taker:
         distance = -4 * <int64>market.depth_ticks
