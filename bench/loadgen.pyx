@@ -469,6 +469,8 @@ cdef class LoadGenerator:
                 now = self._open_slice(plan, started, min(until, now + SLICE_NS), per_second, &sent)
             PyErr_CheckSignals()
             self._raise_wrong()
+        # What was due while we were away at the end was due all the same.
+        self._send_due(plan, started, until, per_second, &sent)
         return sent
 
     cdef uint64_t _open_slice(self, Plan *plan, uint64_t started, uint64_t until,

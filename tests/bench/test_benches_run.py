@@ -12,7 +12,7 @@ from bench.servers import echo_server, redis_server, work_directory
 @pytest.mark.parametrize("kind", ["c", "uvloop"])
 def test_the_echo_anchor_answers(kind: str) -> None:
     with echo_server(kind) as server:
-        figures = drive(server, [closed(10, 0.05), {"kind": "round_trips", "seconds": 0.05}],
+        figures = drive(server, [closed(10, 0.3), {"kind": "round_trips", "seconds": 0.3}],
                         echo=True)
     assert figures[0]["messages"] > 0
     assert figures[1]["latency"]["count"] == figures[1]["messages"] > 0
@@ -21,7 +21,7 @@ def test_the_echo_anchor_answers(kind: str) -> None:
 @pytest.mark.parametrize("durable", [True, False])
 def test_the_redis_anchor_answers(durable: bool) -> None:
     with redis_server(durable=durable) as server:
-        figures = drive_redis(server, 10, 0.05)
+        figures = drive_redis(server, 10, 0.3)
     assert figures["latency"]["count"] == figures["messages"] > 0
 
 

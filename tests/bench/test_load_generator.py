@@ -40,13 +40,15 @@ def changed(kind: bytes, offset: int, value: int) -> Twist:
 
 def test_an_honest_venue_gets_its_figures_and_passes_the_proof(connected: Make) -> None:
     generator = connected(honest)
-    figures = generator.closed_loop(20, 0.3, resting=50)
-    assert figures["orders"] > 50
-    assert figures["cancels"] > 0
-    assert figures["latency"]["count"] == figures["messages"]
-    assert generator.round_trips(0.05, resting=50)["messages"] > 0
+    cancels = 0
+    while not cancels:
+        figures = generator.closed_loop(20, 0.1, resting=50)
+        assert figures["latency"]["count"] == figures["messages"]
+        cancels += figures["cancels"]
+    trips = generator.round_trips(0.05, resting=50)
+    assert trips["latency"]["count"] == trips["messages"]
     open_loop = generator.open_loop(2_000, 0.2, resting=50)
-    assert open_loop["sent"] == pytest.approx(400, abs=2)
+    assert open_loop["sent"] == pytest.approx(400, abs=1)
     assert open_loop["latency"]["count"] == open_loop["sent"]
     assert generator.fill(200)["resting"] >= 200
     assert generator.finish() == {"fills": 0, "taker_lots": 0}
