@@ -1,0 +1,280 @@
+# cython: language_level=3
+"""The thread that writes and syncs, without the GIL.
+
+The loop hands over one write at a time and is told through an event descriptor when it is on
+disk. The thread holds no Python object and never takes the GIL, so neither a busy loop delays it
+nor does it delay the loop: with a Python thread, each commit would first wait for the
+interpreter's switch interval (5 ms) whenever the loop has work.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EINTR, EIO, errno
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc, realloc
+
+import os
+import signal
+
+cdef extern from "<sys/uio.h>" nogil:
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+    ssize_t pwritev(int descriptor, const iovec *pieces, int count, long offset)
+
+cdef extern from "<unistd.h>" nogil:
+    int fdatasync(int descriptor)
+    ssize_t write(int descriptor, const void *data, size_t size)
+
+cdef extern from "<semaphore.h>" nogil:
+    ctypedef struct sem_t:
+        pass
+    int sem_init(sem_t *semaphore, int shared, unsigned int value)
+    int sem_wait(sem_t *semaphore)
+    int sem_post(sem_t *semaphore)
+    int sem_destroy(sem_t *semaphore)
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_t:
+        pass
+    int pthread_create(pthread_t *thread, void *attributes, void *(*start)(void *) noexcept nogil,
+                       void *argument)
+    int pthread_join(pthread_t thread, void **result)
+
+cdef extern from *:
+    """
+    #include <pthread.h>
+    #include <signal.h>
+    /* Signals belong to the loop's thread: new threads inherit the mask of their maker. */
+    static int matchd_thread_create(pthread_t *thread, void *(*start)(void *), void *argument) {
+        sigset_t every, before;
+        sigfillset(&every);
+        pthread_sigmask(SIG_SETMASK, &every, &before);
+        int code = pthread_create(thread, NULL, start, argument);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        return code;
+    }
+    """
+    int matchd_thread_create(pthread_t *thread, void *(*start)(void *) noexcept nogil,
+                             void *argument) nogil
+
+# Linux takes at most this many pieces in one pwritev.
+cdef enum:
+    IOV_MAX = 1024
+
+cdef struct Job:
+    int descriptor
+    int count
+    int capacity
+    iovec *pieces
+    long offset
+    bint sync
+    bint stop
+    int error
+    int event_descriptor
+    sem_t wake
+
+
+cdef int _write_all(Job *job) noexcept nogil:
+    """Write the pieces and sync; 0 or an errno. Uses up the job's pieces."""
+    cdef iovec *piece = job.pieces
+    cdef int left = job.count
+    cdef ssize_t written
+    while left:
+        written = pwritev(job.descriptor, piece, left if left < IOV_MAX else IOV_MAX, job.offset)
+        if written < 0:
+            if errno == EINTR:
+                continue
+            return errno
+        if written == 0 and piece.iov_len:
+            return EIO
+        job.offset += written
+        while left and <size_t>written >= piece.iov_len:
+            written -= piece.iov_len
+            piece += 1
+            left -= 1
+        if left:
+            piece.iov_base = <char *>piece.iov_base + written
+            piece.iov_len -= written
+    if job.sync and fdatasync(job.descriptor):
+        return errno
+    return 0
+
+
+cdef void *_run(void *argument) noexcept nogil:
+    cdef Job *job = <Job *>argument
+    cdef uint64_t one = 1
+    while True:
+        while sem_wait(&job.wake):
+            pass
+        if job.stop:
+            return NULL
+        job.error = _write_all(job)
+        while write(job.event_descriptor, &one, sizeof(one)) < 0 and errno == EINTR:
+            pass
+
+
+cdef class NativeWriter:
+    """Writes to real files, in its own thread or in the caller's.
+
+    `start`, then wait until `fileno()` is readable, then `finish`. One write at a time.
+    """
+    cdef Job job
+    cdef pthread_t thread
+    cdef bint running
+    cdef Py_buffer *views
+    cdef int view_count
+    cdef int view_capacity
+    cdef readonly bint busy
+
+    def __cinit__(self):
+        self.job.event_descriptor = -1
+        sem_init(&self.job.wake, 0, 0)
+
+    def __init__(self):
+        if self.running:
+            raise RuntimeError("a writer is initialised once")
+        self.job.event_descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        code = matchd_thread_create(&self.thread, _run, &self.job)
+        if code:
+            raise OSError(code, os.strerror(code))
+        self.running = True
+
+    def __dealloc__(self):
+        self._stop()
+        self._release()
+        free(self.job.pieces)
+        free(self.views)
+        sem_destroy(&self.job.wake)
+
+    def fileno(self):
+        """The descriptor that becomes readable when the write that was started is over."""
+        return self.job.event_descriptor
+
+    def start(self, file, list pieces not None, offset, bint sync):
+        """Write `pieces` to the file at `offset`, and sync it if asked, in the thread.
+
+        The pieces must not change until `finish`. Raises RuntimeError while a write is under way.
+        """
+        if self.busy or not self.running:
+            raise RuntimeError("a write is under way, or the writer is closed")
+        self._prepare(file.descriptor, pieces, offset, sync)
+        self.busy = True
+        sem_post(&self.job.wake)
+
+    def finish(self):
+        """Take the result of the write that was started. Raises OSError when it failed."""
+        if not self.busy:
+            raise RuntimeError("no write was started")
+        os.eventfd_read(self.job.event_descriptor)
+        self.busy = False
+        self._release()
+        self._raise(self.job.error)
+
+    def write_now(self, file, list pieces not None, offset, bint sync):
+        """The same in the calling thread. Raises OSError."""
+        cdef int code
+        if self.busy:
+            raise RuntimeError("a write is under way")
+        self._prepare(file.descriptor, pieces, offset, sync)
+        with nogil:
+            code = _write_all(&self.job)
+        self._release()
+        self._raise(code)
+
+    def close(self):
+        """End the thread, after the write that is under way."""
+        self._stop()
+        if self.job.event_descriptor >= 0:
+            os.close(self.job.event_descriptor)
+            self.job.event_descriptor = -1
+
+    cdef int _stop(self) except -1:
+        if self.running:
+            self.running = False
+            self.job.stop = True
+            sem_post(&self.job.wake)
+            with nogil:
+                pthread_join(self.thread, NULL)
+        return 0
+
+    cdef int _raise(self, int code) except -1:
+        if code:
+            raise OSError(code, os.strerror(code))
+        return 0
+
+    cdef int _prepare(self, int descriptor, list pieces, offset, bint sync) except -1:
+        cdef int count = <int>len(pieces)
+        cdef Py_buffer *view
+        self._reserve(count)
+        for piece in pieces:
+            view = &self.views[self.view_count]
+            PyObject_GetBuffer(piece, view, PyBUF_SIMPLE)
+            self.job.pieces[self.view_count].iov_base = view.buf
+            self.job.pieces[self.view_count].iov_len = view.len
+            self.view_count += 1
+        self.job.count = count
+        self.job.descriptor = descriptor
+        self.job.offset = offset
+        self.job.sync = sync
+        self.job.error = 0
+        return 0
+
+    cdef int _reserve(self, int count) except -1:
+        cdef int capacity = count * 2
+        cdef void *views
+        cdef void *pieces
+        if count <= self.view_capacity:
+            return 0
+        views = realloc(self.views, capacity * sizeof(Py_buffer))
+        if views == NULL:
+            raise MemoryError
+        self.views = <Py_buffer *>views
+        pieces = realloc(self.job.pieces, capacity * sizeof(iovec))
+        if pieces == NULL:
+            raise MemoryError
+        self.job.pieces = <iovec *>pieces
+        self.view_capacity = capacity
+        return 0
+
+    cdef void _release(self) noexcept:
+        while self.view_count:
+            self.view_count -= 1
+            PyBuffer_Release(&self.views[self.view_count])
+
+
+cdef extern from "Python.h":
+    void PyOS_BeforeFork()
+    void PyOS_AfterFork_Parent()
+    void PyOS_AfterFork_Child()
+
+cdef extern from "<unistd.h>":
+    int c_fork "fork"()
+
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int option, unsigned long value)
+    enum:
+        PR_SET_PDEATHSIG
+
+
+def die_with_parent(int parent):
+    """Have this process killed when its parent ends; False when it has ended already."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+def fork():
+    """os.fork without its warning about threads: 0 in the child. Raises OSError.
+
+    The warning is about locks that another thread may hold. The child of a snapshot takes none:
+    it reads memory, writes one file and ends.
+    """
+    cdef int child
+    PyOS_BeforeFork()
+    child = c_fork()
+    if child == 0:
+        PyOS_AfterFork_Child()
+        return 0
+    PyOS_AfterFork_Parent()
+    if child < 0:
+        raise OSError(errno, os.strerror(errno))
+    return child
