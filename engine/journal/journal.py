@@ -128,8 +128,8 @@ class Journal:
         self.index = state.streams
         self._counted = state.cursor
         self._names = WireNames()
-        for instrument in state.matcher.instruments():
-            self._names.define(instrument["instrument_id"], instrument["wire_symbol"])
+        for instrument_id, instrument in state.matcher.instruments().items():
+            self._names.define(instrument_id, instrument["wire_symbol"])
         self._learner = Streams(self._names)
         self._streams = StreamReader(storage, self.index, self.log_id, self._names, self._end_of,
                                      self._note)
