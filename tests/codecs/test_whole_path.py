@@ -1,0 +1,55 @@
+"""Bytes through door, matcher and streams: what comes out is what the log says, whatever came in."""
+
+import os
+
+import event_units as units
+import wire_strategies
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cython_core import ouch, soupbin, stream
+from cython_core.event import CommandBatch, EventBatch
+from cython_core.matcher import Matcher
+
+EXAMPLES = 10_000 if os.environ.get("MATCHD_TEST_PROFILE") == "long" else 150
+SYMBOLS = {1: "BTC-USDT", 65_535: "AAPL"}
+ACCOUNTS = (7, 8)
+
+
+def venue():
+    """A matcher with two instruments and two accounts, the events so far, and the door's table."""
+    matcher, events, commands, table = Matcher(), EventBatch(), CommandBatch(), ouch.SymbolTable()
+    for instrument_id, symbol in SYMBOLS.items():
+        commands.define_instrument(instrument_id, symbol, symbol, 2, 1, 6)
+        table.add(symbol, instrument_id)
+    for account in ACCOUNTS:
+        commands.define_account(account, f"USER{account}", firm="ABCD")
+    matcher.apply(commands, events, units.TIME_NS)
+    return matcher, events, table
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.sampled_from(ACCOUNTS), wire_strategies.inbound_bytes()),
+                max_size=20))
+def test_the_streams_of_any_messages_follow_from_the_log(messages):
+    matcher, events, table = venue()
+    doors = {account: ouch.Decoder(table, account) for account in ACCOUNTS}
+    for account, message in messages:
+        batch = CommandBatch()
+        batch.generation = matcher.generation
+        doors[account].reset()
+        doors[account].feed(soupbin.build_unsequenced(message), batch)
+        matcher.apply(batch, events, units.TIME_NS + 1)
+    matcher.check_invariants()
+
+    expected = units.expected_messages(events, events.first_seq, SYMBOLS)
+    assert stream.messages_of(events) == expected
+    streams = stream.Streams()
+    for account in ACCOUNTS:
+        streams.set_live(account, True)
+    streams.route(events)
+    for account in ACCOUNTS:
+        mine = [message for owner, message in expected if owner == account]
+        assert [payload for _, payload in soupbin.PacketReader().feed(streams.take(account))] == (
+            mine)
+        assert streams.next_number(account) == matcher.stream_next(account) == len(mine) + 1
