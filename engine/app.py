@@ -8,11 +8,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from cython_core.stream import Streams
-
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.model import Source
 from cython_core.ouch import SymbolTable
+from cython_core.stream import Streams
 from engine import clock
 from engine.config import Settings
 from engine.control import Answer, ControlServer

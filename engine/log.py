@@ -65,7 +65,9 @@ def configure(level: str = "info", format: str = "console") -> None:
     """Send log lines of at least `level` to stderr, as "json" or for people ("console")."""
     renderer: Any = structlog.processors.JSONRenderer()
     if format == "console":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=0, pad_level=False, sort_keys=False,
+            timestamp_key="time")
     structlog.configure(
         processors=[
             RepeatLimiter(),

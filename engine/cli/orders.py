@@ -99,8 +99,10 @@ def _ask(settings: Settings, account: str, password: str | None, host: str | Non
          port: int | None, request: Callable[[Any], Awaitable[Any]], symbol: str,
          as_json: bool) -> int:
     """Log in, ask, print everything that came of it. Returns the exit code."""
+    from engine import log
     from engine.cli import reports
 
+    log.configure("warning", settings.config.log.format)
     known = by_symbol(settings.instruments)
     if symbol and symbol not in known:
         raise click.UsageError(f"there is no instrument {symbol}; there are "

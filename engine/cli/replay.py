@@ -103,10 +103,12 @@ def _run(day: Any, symbol: str, speed: float, as_json: bool, *, maker: str, take
          password: str, host: str | None, port: int | None, config_path: Path | None,
          data_dir: Path | None) -> int:
     """Replay, print the report; returns the exit code."""
+    from engine import log
     from engine.clients.replay.driver import Target
     from engine.clients.replay.driver import replay as send
 
     settings = config.load_settings(config_path, data_dir=data_dir)
+    log.configure("warning", settings.config.log.format)
     known = by_symbol(settings.instruments)
     if symbol not in known:
         raise click.UsageError(f"there is no instrument {symbol}; name one with --symbol")

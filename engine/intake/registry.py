@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from cython_core.stream import Streams
-
 from cython_core.event import CommandBatch
 from cython_core.model import Source
 from cython_core.ouch import Decoder, SymbolTable
+from cython_core.stream import Streams
 from engine import log
 from engine.accounts import Account, fold_username
 from engine.intake.rate import RateWindow

@@ -14,9 +14,8 @@ import socket
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from cython_core.stream import Streams
-
 from cython_core.event import CommandBatch
+from cython_core.stream import Streams
 from engine import clock, log
 from engine.accounts import Account
 from engine.config import OrderEntryConfig

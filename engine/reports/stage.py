@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from cython_core.stream import Streams
-
 from cython_core.event import EventBatch
+from cython_core.stream import Streams
 from engine.queues import BatchQueue
 
 # Units encoded before the loop may look at its sockets again.

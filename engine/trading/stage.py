@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cython_core.matcher import Matcher
-
 from cython_core.event import CommandBatch, EventBatch
+from cython_core.matcher import Matcher
 from engine import clock
 from engine.queues import BatchQueue, TwoLaneQueue
 from engine.spare import SparePool
