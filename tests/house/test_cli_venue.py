@@ -44,7 +44,7 @@ def test_a_submitted_order_says_what_became_of_it(venue):
 
 def test_a_rejected_order_exits_with_1_and_its_reason(venue):
     line = venue("submit", "MAKER1", "buy", "BTC-USDT", "1", "1", "--min-quantity", "1", code=1)
-    assert line == "rejected #1 (000D min quantity)\n"
+    assert line == "rejected #1 BTC-USDT (000D min quantity)\n"
 
 
 def test_what_does_not_fit_the_instrument_never_reaches_the_venue(venue):
