@@ -28,39 +28,41 @@ def venue():
     return matcher, events, table
 
 
-PLAIN = {"display": "Y", "capacity": "P", "iso": "N", "client_order": "CL"}
-NUMBERS = st.integers(1, 12)
+PLAIN = {"display": "Y", "iso": "N", "client_order": "CL"}
 TAGS = st.fixed_dictionaries({}, optional={
     "post_only": st.sampled_from("PN"), "user_ref_idx": st.sampled_from([0, 2]),
-    "firm": st.just("ABCD"), "min_quantity_lots": st.integers(0, 20)})
+    "min_quantity_lots": st.integers(0, 20)})
 
 
 @st.composite
-def trading(draw):
-    """Messages that trade, replace, cancel and modify around one price."""
-    terms = {"price_units": draw(st.integers(99, 101)), "quantity_lots": draw(st.integers(1, 50)),
-             "user_ref_num": draw(NUMBERS)}
-    tif = draw(st.sampled_from("00134"))
-    letter = draw(st.sampled_from("OOOOUUXM"))
-    if letter == "O":
-        return ouch.encode_inbound("O", draw(TAGS), side=draw(st.sampled_from("BSTE")),
-                                   symbol="BTC-USDT", time_in_force=tif, cross_type="N",
-                                   **PLAIN, **terms)
-    if letter == "U":
-        tags = {name: value for name, value in draw(TAGS).items() if name != "firm"}
-        terms = {name: PLAIN[name] for name in ("display", "iso", "client_order")} | terms
-        return ouch.encode_inbound("U", tags, orig_user_ref_num=draw(NUMBERS), time_in_force=tif,
-                                   **terms)
-    del terms["price_units"]
-    if letter == "M":
-        terms["side"] = draw(st.sampled_from("BSTE"))
-    return ouch.encode_inbound(letter, **terms)
+def days(draw):
+    """[(account, message)] that trade, replace, cancel and modify around one price, with any
+    other message among them."""
+    messages = []
+    for number in range(1, draw(st.integers(5, 40))):
+        account = draw(st.sampled_from(ACCOUNTS))
+        letter = draw(st.sampled_from("OOOOOUUXM?"))
+        if letter == "?":
+            messages.append((account, draw(wire_strategies.inbound_bytes())))
+            continue
+        fields = {"quantity_lots": draw(st.integers(1, 50)), "user_ref_num": number}
+        if letter in "OU":
+            fields |= PLAIN | {"price_units": draw(st.integers(99, 101)),
+                               "time_in_force": draw(st.sampled_from("00134"))}
+        if letter in "OM":
+            fields["side"] = draw(st.sampled_from("BSTE"))
+        if letter in "XM":
+            fields["user_ref_num"] = draw(st.integers(1, number))
+        if letter == "O":
+            fields |= {"symbol": "BTC-USDT", "cross_type": "N", "capacity": "P"}
+        if letter == "U":
+            fields["orig_user_ref_num"] = draw(st.integers(1, number))
+        messages.append((account, ouch.encode_inbound(letter, draw(TAGS), **fields)))
+    return messages
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(st.sampled_from(ACCOUNTS),
-                          st.one_of(trading(), trading(), wire_strategies.inbound_bytes())),
-                max_size=30))
+@given(days())
 def test_the_streams_of_any_messages_follow_from_the_log(messages):
     matcher, events, table = venue()
     doors = {account: ouch.Decoder(table, account) for account in ACCOUNTS}
