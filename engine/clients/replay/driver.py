@@ -3,6 +3,7 @@
 import asyncio
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import Self
 
 import msgspec
 
@@ -19,8 +20,8 @@ from engine.instruments import Instrument
 # Messages sent and not answered: enough to keep every stage of the venue busy, little enough that
 # neither side's buffers grow.
 WINDOW_MESSAGES = 4_096
-# How long the venue may be silent while answers are due.
-SILENCE_MAX_S = 30.0
+# How long the venue may be silent while answers are due: what it ignores it never answers.
+SILENCE_MAX_S = 10.0
 LOGIN_TIMEOUT_S = 10.0
 HEARTBEAT_S = 1.0
 NS_PER_S = 1_000_000_000
@@ -55,8 +56,9 @@ async def replay(day: Day, target: Target, progress: Progress | None = None,
     accounts = [target.maker] if target.taker == target.maker else [target.maker, target.taker]
     refs = [await _clear(target, account) for account in accounts]
     checker = Checker(day, target.instrument.wire_symbol, *refs)
-    drive = _Drive(day, checker, target, progress or (lambda _lines: None))
-    seconds = await drive.run(accounts)
+    async with _Drive(day, checker, target, progress or (lambda _lines: None)) as drive:
+        _require_empty(target, drive.session, journal_book)
+        seconds = await drive.run()
     checks, failures, notes = checker.counts(), list(checker.failures), []
     if not day.recorded_rows:
         notes.append("there are no recorded book rows: books were held against the lines' own")
@@ -81,6 +83,16 @@ async def _clear(target: Target, account: str) -> int:
         return client.next_user_ref_num
 
 
+def _require_empty(target: Target, session: str, journal_book: JournalBook | None) -> None:
+    """Raise ReplayError where the journal says that others have orders in the instrument."""
+    book = journal_book(target.instrument, session) if journal_book else None
+    if book is not None and any(book):
+        orders = sum(level[2] for side in book for level in side)
+        raise ReplayError(
+            f"other accounts have {orders} orders in {target.instrument.symbol}",
+            "cancel them (matchd cancel ACCOUNT --all), or replay into another --symbol")
+
+
 class _Drive:
     """The connections of one replay, and what is under way on them."""
 
@@ -94,20 +106,31 @@ class _Drive:
         self._answered = asyncio.Event()
         self._starts = [line for _, line in day.steps]
 
-    async def run(self, accounts: list[str]) -> float:
+    async def __aenter__(self) -> Self:
+        try:
+            self._links.append(await self._open(MAKER, self._target.maker))
+            if self._target.taker != self._target.maker:
+                self._links.append(await self._open(TAKER, self._target.taker))
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        for link in self._links:
+            link.write(soupbin.LOGOUT_REQUEST)
+            link.close()
+            await link.closed
+
+    async def run(self) -> float:
         """Send all; returns the seconds from the first message to the last answer."""
         loop = asyncio.get_running_loop()
-        try:
-            for role, account in enumerate(accounts):
-                self._links.append(await self._open(role, account))
-            started = loop.time()
-            await self._send_all(started)
-            return loop.time() - started
-        finally:
-            for link in self._links:
-                link.write(soupbin.LOGOUT_REQUEST)
-                link.close()
-                await link.closed
+        started = loop.time()
+        await self._send_all(started)
+        return loop.time() - started
 
     async def _open(self, role: int, account: str) -> Link:
         def take(messages: list[Sequenced]) -> None:

@@ -64,7 +64,7 @@ class Report(msgspec.Struct, frozen=True):
         """For people."""
         lines = [
             f"{self.symbol}: {self.lines:,} lines, {self.messages:,} messages in "
-            f"{self.seconds:.2f} s, {self.messages_per_second:,.0f} messages per second",
+            f"{self.seconds:.3f} s, {self.messages_per_second:,.0f} messages per second",
             f"checks: {self.passed:,} passed, {self.failed:,} failed",
         ]
         for kind, (passed, failed) in self.checks.items():

@@ -1,0 +1,286 @@
+"""Connections that break: nothing is lost, nothing comes twice, no order is entered twice."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine import control
+from engine.clients import (
+    Accepted,
+    AnswerTimeoutError,
+    Canceled,
+    ConnectionLostError,
+    Executed,
+    OrderEntryClient,
+    Rejected,
+    ResumeError,
+    SessionEnded,
+    SessionOverError,
+)
+from tests.clients.cutting_proxy import CuttingProxy
+from tests.support.daemon import Daemon
+
+
+class Listener:
+    """Keeps everything that a client's stream gives."""
+
+    def __init__(self, client: OrderEntryClient) -> None:
+        self.messages: list[Any] = []
+        self._came = asyncio.Event()
+        self._task = asyncio.create_task(self._listen(client))
+
+    async def _listen(self, client: OrderEntryClient) -> None:
+        async for message in client.executions():
+            self.messages.append(message)
+            self._came.set()
+
+    async def wait_for(self, kind: type, count: int = 1) -> list[Any]:
+        async with asyncio.timeout(30):
+            while len(found := [one for one in self.messages if isinstance(one, kind)]) < count:
+                self._came.clear()
+                await self._came.wait()
+        return found
+
+    async def until(self, sequence: int) -> None:
+        async with asyncio.timeout(30):
+            while not self.messages or self.messages[-1].sequence < sequence:
+                self._came.clear()
+                await self._came.wait()
+
+
+async def whole_stream(daemon: Daemon, account: str) -> list[Any]:
+    """Every message of the account's session so far, by a client of its own."""
+    async with OrderEntryClient("127.0.0.1", daemon.port, account, "demo", sequence=1) as client:
+        end = await client.account_query()
+        messages = []
+        async for message in client.executions():
+            if message.sequence == end.sequence:
+                return messages
+            messages.append(message)
+    raise AssertionError("the stream ended")
+
+
+async def trade_at_random(client: OrderEntryClient, rounds: int, seed: int) -> dict[int, Any]:
+    """Enter and cancel; returns the answer of each order by its number."""
+    choose = random.Random(seed)
+    entered: list[Any] = []
+    for _ in range(rounds):
+        entered += [client.enter("GOOG", choose.choice("BS"), choose.randint(1, 9),
+                                 5_000_000 + 100 * choose.randint(-5, 5))
+                    for _ in range(choose.randint(1, 8))]
+        if choose.random() < 0.5:
+            client.cancel(choose.choice(entered).user_ref_num)
+        if choose.random() < 0.2:
+            await asyncio.gather(*entered[-3:])
+        await asyncio.sleep(0)
+    return {one.user_ref_num: await one for one in entered}
+
+
+def check(client: OrderEntryClient, answers: dict[int, Any], seen: list[Any],
+          stream: list[Any]) -> None:
+    """What the client saw is the session's stream, and each order was taken once."""
+    numbers = [message.sequence for message in seen]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert seen == stream[numbers[0] - 1:][:len(seen)]
+    accepted = [one.user_ref_num for one in stream if isinstance(one, Accepted)]
+    assert sorted(accepted) == sorted(answers)
+    assert all(isinstance(answer, Accepted) for answer in answers.values())
+
+
+@pytest.mark.parametrize("bytes_max", [700, 6_000])
+async def test_a_connection_cut_at_random_bytes_loses_and_repeats_nothing(
+        daemon: Daemon, long_profile: bool, bytes_max: int) -> None:
+    async with CuttingProxy(daemon.port, seed=bytes_max, bytes_max=0) as proxy:
+        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
+            listener = Listener(client)
+            proxy.bytes_max = bytes_max
+            proxy.cut_all()
+            answers = await trade_at_random(client, 1_000 if long_profile else 60, seed=7)
+            proxy.bytes_max = 0
+            end = await client.account_query()
+            await listener.until(end.sequence)
+        assert client.reconnects >= 3
+        stream = await whole_stream(daemon, "MAKER1")
+        check(client, answers, listener.messages, stream)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_a_killed_and_restarted_venue_loses_and_repeats_nothing(
+        make_daemon: Callable[..., Daemon], long_profile: bool, seed: int) -> None:
+    daemon = make_daemon().start()
+    async with CuttingProxy(daemon.port, seed, bytes_max=0) as proxy:
+        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
+            listener = Listener(client)
+            trading = asyncio.create_task(trade_at_random(client, 400, seed))
+            for _ in range(10 if long_profile else 2):
+                await asyncio.sleep(0.05)
+                daemon.kill()
+                await asyncio.to_thread(daemon.start)
+                proxy.port_upstream = daemon.port
+            answers = await trading
+            end = await client.account_query()
+            await listener.until(end.sequence)
+        assert client.reconnects >= 2
+        check(client, answers, listener.messages, await whole_stream(daemon, "MAKER1"))
+
+
+async def test_executions_while_the_connection_is_down_come_after_it_is_back(
+        daemon: Daemon) -> None:
+    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
+        async with (OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as maker,
+                    OrderEntryClient("127.0.0.1", daemon.port, "TAKER1", "demo") as taker):
+            listener = Listener(maker)
+            resting = await maker.enter("GOOG", "S", 10, "500.00")
+            proxy.port_upstream = 1
+            proxy.cut_all()
+            await taker.enter("GOOG", "B", 10, "500.00")
+            queued = maker.enter("GOOG", "S", 1, "501.00")
+            proxy.port_upstream = daemon.port
+            executed, = await listener.wait_for(Executed)
+            assert executed.user_ref_num == resting.user_ref_num
+            assert isinstance(await queued, Accepted)
+
+
+async def test_a_session_that_is_taken_over_is_taken_back(daemon: Daemon) -> None:
+    async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo") as first:
+        listener = Listener(first)
+        async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo",
+                                    reconnect_for_s=0) as second:
+            await second.enter("GOOG", "S", 1, "500.00")
+        accepted, = await listener.wait_for(Accepted)
+        assert accepted.user_ref_num == 1
+        # The number that the other program took is known here, too.
+        assert (await first.enter("GOOG", "S", 1, "500.00")).user_ref_num == 2
+
+
+async def test_a_rolled_session_is_followed_by_the_next_one(daemon: Daemon) -> None:
+    async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo") as client:
+        listener = Listener(client)
+        await client.enter("GOOG", "S", 1, "500.00")
+        await client.enter("GOOG", "S", 2, "600.00", "1")
+        old = client.session
+        await asyncio.to_thread(control.request, daemon.data_dir, "roll")
+        ended, = await listener.wait_for(SessionEnded)
+        assert (ended.session, ended.next_session, ended.complete) == (old, client.session, True)
+        announced = (await listener.wait_for(Accepted, 3))[2]
+        assert (announced.sequence, announced.user_ref_num, announced.quantity_lots) == (1, 1, 2)
+        assert (await client.enter("GOOG", "S", 1, "500.00")).user_ref_num == 2
+        before = listener.messages[:listener.messages.index(ended)]
+        assert [one.reason for one in before if isinstance(one, Canceled)] == ["E"]
+
+
+async def test_what_a_roll_leaves_unanswered_is_not_sent_again(daemon: Daemon) -> None:
+    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
+        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
+            listener = Listener(client)
+            proxy.port_upstream = 1
+            proxy.cut_all()
+            await asyncio.sleep(0.05)
+            lost = client.enter("GOOG", "S", 1, "500.00")
+            await asyncio.to_thread(control.request, daemon.data_dir, "roll")
+            proxy.port_upstream = daemon.port
+            with pytest.raises(SessionOverError):
+                await lost
+            ended, = await listener.wait_for(SessionEnded)
+            assert not ended.complete
+            assert (await client.enter("GOOG", "S", 1, "500.00")).sequence > 0
+        assert len([one for one in await whole_stream(daemon, "MAKER1")
+                    if isinstance(one, Accepted)]) == 1
+
+
+async def test_a_venue_without_a_journal_begins_a_new_session_after_a_restart(
+        make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(journal__sync="off").start()
+    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
+        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
+            listener = Listener(client)
+            await client.enter("GOOG", "S", 1, "500.00")
+            await asyncio.to_thread(daemon.stop)
+            await asyncio.to_thread(daemon.start)
+            proxy.port_upstream = daemon.port
+            ended, = await listener.wait_for(SessionEnded)
+            assert not ended.complete
+            assert (await client.enter("GOOG", "S", 1, "500.00")).user_ref_num == 1
+
+
+async def test_messages_that_the_venue_no_longer_keeps_end_the_client_with_a_clear_error(
+        make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(journal__sync="off", journal__memory_max_bytes=4_096).start()
+    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
+        async with (OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as maker,
+                    OrderEntryClient("127.0.0.1", daemon.port, "TAKER1", "demo") as taker):
+            await maker.enter("GOOG", "S", 1_000, "500.00")
+            proxy.port_upstream = 1
+            proxy.cut_all()
+            for _ in range(400):
+                last = taker.enter("GOOG", "B", 1, "500.00")
+            await last
+            proxy.port_upstream = daemon.port
+            with pytest.raises(ResumeError, match="no longer has message"):
+                async for _ in maker.executions():
+                    pass
+
+
+async def test_a_reader_that_is_slow_loses_nothing(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(order_entry__unsent_max_bytes=65_536).start()
+    async with (OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo",
+                                 backlog_max=100) as maker,
+                OrderEntryClient("127.0.0.1", daemon.port, "TAKER1", "demo") as taker):
+        await maker.enter("GOOG", "S", 100_000, "500.00")
+        stream = maker.executions()
+        seen = [await anext(stream)]
+        for _ in range(30):
+            answers = [taker.enter("GOOG", "B", 1, "500.00") for _ in range(1_000)]
+            await answers[-1]
+        async with asyncio.timeout(30):
+            while sum(isinstance(message, Executed) for message in seen) < 30_000:
+                seen.append(await anext(stream))
+    assert [message.sequence for message in seen] == list(range(1, len(seen) + 1))
+
+
+async def test_a_client_that_may_not_reconnect_says_that_the_connection_is_gone(
+        make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon().start()
+    async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo",
+                                reconnect_for_s=0) as client:
+        await asyncio.to_thread(daemon.kill)
+        with pytest.raises(ConnectionLostError):
+            async for _ in client.executions():
+                pass
+        with pytest.raises(ConnectionLostError):
+            client.enter("GOOG", "S", 1, "500.00")
+
+
+async def test_an_answer_that_does_not_come_in_time_is_an_error(daemon: Daemon) -> None:
+    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
+        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo",
+                                    answer_timeout_s=0.2) as client:
+            proxy.port_upstream = 1
+            proxy.cut_all()
+            with pytest.raises(AnswerTimeoutError):
+                await client.enter("GOOG", "S", 1, "500.00")
+
+
+async def test_a_silent_venue_is_left_after_the_time_out(daemon: Daemon) -> None:
+    async def accept_and_say_nothing(reader: asyncio.StreamReader,
+                                     writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(accept_and_say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = OrderEntryClient("127.0.0.1", port, "MAKER1", "demo", login_timeout_s=0.2)
+    with pytest.raises(ConnectionLostError, match="did not answer"):
+        await client.connect()
+    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
+        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo",
+                                    silence_max_s=0.3, heartbeat_s=0.1) as client:
+            # The daemon's heartbeats come once a second: too rarely for this client.
+            async with asyncio.timeout(10):
+                while client.reconnects == 0:
+                    await asyncio.sleep(0.05)
+            assert not isinstance(await client.enter("GOOG", "S", 1, "500.00"), Rejected)
+    server.close()
