@@ -344,6 +344,40 @@ def events_from(EventBatch batch not None, uint64_t seq):
     return rest
 
 
+def events_before(EventBatch batch not None, uint64_t seq):
+    """The events of `batch` below `seq`: the batch itself, or a copy of its beginning."""
+    cdef size_t position = 0
+    cdef uint64_t current = batch.first_seq
+    cdef EventBatch begin
+    if seq >= batch.first_seq + batch.event_count:
+        return batch
+    while current < seq:
+        position += 1 + batch.units.data[position].ext_count
+        current += 1
+    begin = EventBatch()
+    begin.first_seq = batch.first_seq
+    if position:
+        begin._append(batch.units.data, position)
+        begin.event_count = current - batch.first_seq
+    return begin
+
+
+def count_kinds(EventBatch batch not None):
+    """{event kind: how many} of the batch; extension units are no events."""
+    cdef size_t position = 0
+    cdef uint64_t counts[256]
+    memset(counts, 0, sizeof(counts))
+    while position < batch.units.count:
+        counts[batch.units.data[position].kind] += 1
+        position += 1 + batch.units.data[position].ext_count
+    return {kind: counts[kind] for kind in range(256) if counts[kind]}
+
+
+def first_time_ns(UnitBuffer batch not None):
+    """The time stamped on the first event of the batch; 0 when it is empty."""
+    return batch.units.data[0].time_ns if batch.units.count else 0
+
+
 def last_time_ns(UnitBuffer batch not None):
     """The time stamped on the last event of the batch; 0 when it is empty."""
     cdef size_t position = 0

@@ -244,13 +244,13 @@ def cut_tail(storage: Storage, ending: Ending) -> str:
     for number in segment_numbers(storage):
         if number >= cursor.segment:
             start = cursor.offset if number == cursor.segment else 0
-            cut_bytes += _zero_from(storage, number, start)
+            cut_bytes += zero_from(storage, number, start)
     return (f"{segment_name(cursor.segment)}: {ending.damage}: a torn tail, cut at byte "
             f"{cursor.offset} ({cut_bytes} bytes zeroed); the log goes on after seq "
             f"{cursor.next_seq - 1}")
 
 
-def _zero_from(storage: Storage, number: int, start: int) -> int:
+def zero_from(storage: Storage, number: int, start: int) -> int:
     """Zero the pages of a segment that are not zero from `start` on; returns their bytes."""
     file = storage.open(segment_name(number), write=True)
     zeroed = 0

@@ -42,7 +42,9 @@ _NAME = re.compile(r"(\d+)\.snap")
 class Saves(Protocol):
     """The matcher, as far as a snapshot needs it."""
 
-    next_seq: int
+    @property
+    def next_seq(self) -> int:
+        """The seq after the state's last event."""
 
     def save(self) -> list[Buffer]:
         """Regions whose concatenation restores the state."""
