@@ -25,6 +25,11 @@ cdef enum:
     NUMBER_MAX = 0xFFFFFFFF     # the last user_ref_num there is
     ATTR_OF_MESSAGE = 0x13      # display and ISO: a Replace brings its own
     ATTR_OF_ORDER = 0xEC        # capacity and cross type: they stay
+    WIDE_BUCKETS = 1 << 12      # buckets of the index from which on to fetch memory ahead
+    LOOK_FAR = 24               # units ahead: the index, then the order, then its neighbours
+    LOOK_NEAR = 16
+    LOOK_NEXT = 8
+    LOOK_RING = 32
 
 
 # ---- writing events -------------------------------------------------------------------------
@@ -730,11 +735,79 @@ cdef inline bint apply_command(Run *run, const Event *command) noexcept nogil:
     return account_action(run, command, slot)
 
 
+cdef inline void look_far(Run *run, const Event *command, uint32_t *tags) noexcept nogil:
+    """Far ahead of its turn: fetch the index line that a command will ask for."""
+    cdef uint32_t number = command.user_ref_num
+    if command.kind < CMD_ENTER or command.kind > CMD_MODIFY:
+        tags[0] = 0
+        return
+    if command.kind == CMD_REPLACE:
+        number = (<const ExtReplace *>&command[1]).orig_user_ref_num
+    tags[0] = index_tag(account_slot(run.state, command.account_id), command.user_ref_idx, number)
+    index_prefetch(&run.state.index, tags[0])
+
+
+cdef inline uint32_t look_near(Run *run, const Event *command, uint32_t tag) noexcept nogil:
+    """Nearer: fetch the order itself. Returns its slot, or 0."""
+    cdef State *state = run.state
+    cdef uint32_t slot = 0
+    if command.kind >= CMD_REPLACE and command.kind <= CMD_MODIFY:
+        slot = index_guess(&state.index, tag)
+        memory_prefetch(&state.pool.orders[slot])
+    return slot
+
+
+cdef inline void look_next(Run *run, uint32_t slot) noexcept nogil:
+    """Just before its turn: fetch the neighbours that removing the order will touch."""
+    cdef State *state = run.state
+    cdef const Order *order = &state.pool.orders[slot]
+    if slot:
+        memory_prefetch(&state.pool.orders[order.next])
+        memory_prefetch(&state.pool.orders[order.prev])
+        memory_prefetch(&state.levels.items[order.level])
+
+
+cdef uint64_t apply_wide(Run *run, const Event *commands, size_t units) noexcept nogil:
+    """As apply_commands, for books beyond the caches: memory is asked for ahead of its use.
+
+    Looks ahead by units, so it comes upon extension units too; they look like no command.
+    """
+    cdef uint32_t tags[LOOK_RING]
+    cdef uint32_t slots[LOOK_RING]
+    cdef uint64_t answered = 0
+    cdef size_t position = 0
+    cdef size_t far = 0
+    cdef size_t near = 0
+    cdef size_t next = 0
+    cdef size_t end
+    cdef const Event *command
+    while position < units:
+        command = &commands[position]
+        end = min(position + LOOK_FAR, units - 1)
+        while far < end:
+            look_far(run, &commands[far], &tags[far % LOOK_RING])
+            far += 1
+        end = min(position + LOOK_NEAR, far)
+        while near < end:
+            slots[near % LOOK_RING] = look_near(run, &commands[near], tags[near % LOOK_RING])
+            near += 1
+        end = min(position + LOOK_NEXT, near)
+        while next < end:
+            look_next(run, slots[next % LOOK_RING])
+            next += 1
+        position += 1 + <size_t>command.ext_count
+        INVARIANT(position <= units, "a command's extension units are in its batch")
+        answered += apply_command(run, command)
+    return answered
+
+
 cdef uint64_t apply_commands(Run *run, const Event *commands, size_t units) noexcept nogil:
     """Run commands in order; returns how many of them left events."""
     cdef uint64_t answered = 0
     cdef size_t position = 0
     cdef const Event *command
+    if run.state.index.table.mask >= WIDE_BUCKETS:
+        return apply_wide(run, commands, units)
     while position < units:
         command = &commands[position]
         position += 1 + <size_t>command.ext_count

@@ -1,12 +1,14 @@
 # From a client's handle (account, channel, user_ref_num) to the slot of its live order.
 #
-# Open addressing, linear probing, entries of 8 bytes: the slot and 32 bits of hash. An entry's
-# home place follows from its hash alone, so removing (by shifting back) and growing never touch
-# the orders. Eight numbers in a row share one cache line, because clients count upwards.
+# A hash table of buckets, one cache line each: seven places with 32 bits of hash and a 32-bit slot,
+# looked at all at once, so that finding, adding and removing take hardly a branch that can be
+# guessed wrongly. A bucket that was full when a handle came counts how many went on to its
+# neighbours: a lookup goes on only while that count says so, and removing leaves no traces.
 #
-# The size follows the live orders. Growing is spread over the insertions that come after it: whole
-# runs of neighbours move from the old table to the new one, so that both stay valid tables and a
-# lookup that fails in one is simply made in the other.
+# The size follows the live orders: at most four of seven places are taken. Growing is spread over
+# the insertions that come after it, bucket by bucket; until it is over, a lookup that fails in the
+# new table is made in the old one. A handle's home follows from its hash alone, so growing never
+# touches the orders.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
@@ -14,139 +16,176 @@ from libc.string cimport memset
 from cython_core.invariant cimport INVARIANT
 from cython_core.pool cimport Order, memory_free, memory_grow, memory_prefetch
 
-cdef enum:
-    INDEX_BITS_MIN = 10
-    INDEX_MOVES = 16            # entries looked at per insertion while growing
+cdef extern from *:
+    """
+    #ifndef MATCHD_BUCKET_H
+    #define MATCHD_BUCKET_H
+    #include <stdint.h>
+    #ifdef __SSE2__
+    #include <emmintrin.h>
+    /* Bit i is set when word i of the seven is `value`. */
+    static inline uint32_t equal_words(const uint32_t *words, uint32_t value) {
+        __m128i wanted = _mm_set1_epi32((int)value);
+        __m128i low = _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)words), wanted);
+        __m128i high = _mm_cmpeq_epi32(_mm_load_si128((const __m128i *)words + 1), wanted);
+        uint32_t mask = (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(low));
+        mask |= (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(high)) << 4;
+        return mask & 0x7F;
+    }
+    #else
+    static inline uint32_t equal_words(const uint32_t *words, uint32_t value) {
+        uint32_t mask = 0;
+        for (uint32_t place = 0; place < 7; place++)
+            mask |= (uint32_t)(words[place] == value) << place;
+        return mask;
+    }
+    #endif
+    #endif
+    """
+    uint32_t equal_words(const uint32_t *words, uint32_t value) noexcept nogil
+    int lowest_bit "__builtin_ctz"(unsigned int value) noexcept nogil
 
-cdef struct IndexEntry:
-    uint32_t slot               # 0: empty
-    uint32_t tag
+cdef enum:
+    INDEX_BITS_MIN = 7          # 128 buckets, 8 KiB
+    INDEX_BUCKET_LOAD = 4       # places of a bucket taken on average, at most
+    INDEX_MOVES = 4             # buckets emptied per insertion while growing
+
+# Slot 0 marks a free place; its tag is whatever it was, the order behind slot 0 matches nothing.
+cdef struct IndexBucket:
+    uint32_t tags[7]
+    uint32_t passed             # handles that wanted a place here and went on
+    uint32_t slots[7]
+    uint32_t reserved
 
 cdef struct IndexTable:
-    IndexEntry *entries
+    IndexBucket *buckets
     uint64_t mask
-    uint32_t shift              # of a tag, to get the number of its line
+    uint32_t shift              # of a tag, to get its home
 
 cdef struct OrderIndex:
     IndexTable table
-    IndexTable old              # entries NULL unless growing
+    IndexTable old              # buckets NULL unless growing
     uint64_t count              # in both
     uint64_t limit
-    uint64_t cursor             # in old: an empty entry, everything before it has moved
-    uint64_t left               # entries of old still to look at
+    uint64_t moved              # buckets of old that are empty
 
 cdef inline uint32_t index_tag(uint32_t account, uint8_t channel,
                                uint32_t user_ref_num) noexcept nogil:
-    """The hash of a handle. Its low three bits place the entry within a cache line."""
-    cdef uint64_t key = (<uint64_t>account << 32 ^ <uint64_t>channel << 56
-                         ^ (user_ref_num >> 3)) * <uint64_t>0x9E3779B97F4A7C15
-    return <uint32_t>(key >> 32) & ~<uint32_t>7 | (user_ref_num & 7)
-
-cdef inline uint64_t index_home(const IndexTable *table, uint32_t tag) noexcept nogil:
-    return <uint64_t>(tag >> table.shift) << 3 | (tag & 7)
+    """The hash of a handle. One multiplication spreads numbers that count upwards evenly."""
+    return <uint32_t>(((<uint64_t>account << 32 ^ <uint64_t>channel << 56 ^ user_ref_num)
+                       * <uint64_t>0x9E3779B97F4A7C15) >> 32)
 
 cdef inline void table_init(IndexTable *table, uint32_t bits) noexcept nogil:
-    cdef size_t size = <size_t>1 << bits
-    table.entries = <IndexEntry *>memory_grow(NULL, 0, size * sizeof(IndexEntry))
-    INVARIANT(table.entries != NULL, "out of memory for the order index")
-    table.mask = size - 1
-    table.shift = 35 - bits
+    cdef size_t buckets = <size_t>1 << bits
+    table.buckets = <IndexBucket *>memory_grow(NULL, 0, buckets * sizeof(IndexBucket))
+    INVARIANT(table.buckets != NULL, "out of memory for the order index")
+    table.mask = buckets - 1
+    table.shift = 32 - bits
 
 cdef inline void table_free(IndexTable *table) noexcept nogil:
-    memory_free(table.entries, (table.mask + 1) * sizeof(IndexEntry))
-    table.entries = NULL
+    memory_free(table.buckets, (table.mask + 1) * sizeof(IndexBucket))
+    table.buckets = NULL
 
 cdef inline void table_put(IndexTable *table, uint32_t tag, uint32_t slot) noexcept nogil:
-    cdef uint64_t place = index_home(table, tag)
-    while table.entries[place].slot:
-        place = (place + 1) & table.mask
-    table.entries[place].slot = slot
-    table.entries[place].tag = tag
+    cdef uint64_t home = tag >> table.shift
+    cdef IndexBucket *bucket = &table.buckets[home]
+    cdef uint32_t places = equal_words(bucket.slots, 0)
+    cdef uint32_t place
+    while places == 0:
+        bucket.passed += 1
+        home = (home + 1) & table.mask
+        bucket = &table.buckets[home]
+        places = equal_words(bucket.slots, 0)
+    place = lowest_bit(places)
+    bucket.tags[place] = tag
+    bucket.slots[place] = slot
 
 cdef inline bint table_remove(IndexTable *table, uint32_t tag, uint32_t slot) noexcept nogil:
-    """Take the entry out and close the gap; false when it is not there."""
-    cdef IndexEntry *entries = table.entries
-    cdef uint64_t hole = index_home(table, tag)
-    cdef uint64_t place
-    while entries[hole].slot != slot:
-        if entries[hole].slot == 0:
+    """Take the handle out; false when it is not there."""
+    cdef uint64_t home = tag >> table.shift
+    cdef uint64_t at = home
+    cdef uint32_t places = equal_words(table.buckets[at].slots, slot)
+    while places == 0:
+        if table.buckets[at].passed == 0:
             return False
-        hole = (hole + 1) & table.mask
-    place = hole
-    while True:
-        place = (place + 1) & table.mask
-        if entries[place].slot == 0:
-            break
-        if (place - index_home(table, entries[place].tag)) & table.mask >= \
-                (place - hole) & table.mask:
-            entries[hole] = entries[place]
-            hole = place
-    entries[hole].slot = 0
+        at = (at + 1) & table.mask
+        places = equal_words(table.buckets[at].slots, slot)
+    table.buckets[at].slots[lowest_bit(places)] = 0
+    while home != at:
+        table.buckets[home].passed -= 1
+        home = (home + 1) & table.mask
     return True
 
 cdef inline uint32_t table_find(const IndexTable *table, const Order *orders, uint32_t tag,
                                 uint32_t account, uint8_t channel,
                                 uint32_t user_ref_num) noexcept nogil:
-    cdef uint64_t place = index_home(table, tag)
+    cdef uint64_t at = tag >> table.shift
+    cdef const IndexBucket *bucket
     cdef const Order *order
-    while table.entries[place].slot:
-        if table.entries[place].tag == tag:
-            order = &orders[table.entries[place].slot]
+    cdef uint32_t places, slot
+    while True:
+        bucket = &table.buckets[at]
+        places = equal_words(bucket.tags, tag)
+        while places:
+            slot = bucket.slots[lowest_bit(places)]
+            order = &orders[slot]
             if order.user_ref_num == user_ref_num and order.account == account \
-                    and order.user_ref_idx == channel:
-                return table.entries[place].slot
-        place = (place + 1) & table.mask
-    return 0
+                    and order.user_ref_idx == channel and slot:
+                return slot
+            places &= places - 1
+        if bucket.passed == 0:
+            return 0
+        at = (at + 1) & table.mask
 
 cdef inline uint32_t index_find(const OrderIndex *index, const Order *orders, uint32_t account,
                                 uint8_t channel, uint32_t user_ref_num) noexcept nogil:
     """The slot of the live order with this handle, or 0."""
     cdef uint32_t tag = index_tag(account, channel, user_ref_num)
     cdef uint32_t slot = table_find(&index.table, orders, tag, account, channel, user_ref_num)
-    if slot == 0 and index.old.entries != NULL:
+    if slot == 0 and index.old.buckets != NULL:
         slot = table_find(&index.old, orders, tag, account, channel, user_ref_num)
     return slot
 
-cdef inline void index_move_some(OrderIndex *index, uint64_t entries) noexcept nogil:
-    """Move at least `entries` places of the old table, and on to the end of a run."""
-    cdef IndexEntry *entry
-    while index.left:
-        index.cursor = (index.cursor + 1) & index.old.mask
-        index.left -= 1
-        entry = &index.old.entries[index.cursor]
-        if entry.slot:
-            table_put(&index.table, entry.tag, entry.slot)
-            entry.slot = 0
-        elif entries == 0:
-            break
-        entries -= entries != 0
-    if index.left == 0:
+cdef inline void index_move_some(OrderIndex *index, uint64_t buckets) noexcept nogil:
+    """Empty some more buckets of the old table into the new one."""
+    cdef IndexBucket *bucket
+    cdef uint32_t place, tag, slot
+    while buckets and index.moved <= index.old.mask:
+        bucket = &index.old.buckets[index.moved]
+        for place in range(7):
+            slot = bucket.slots[place]
+            if slot:
+                tag = bucket.tags[place]
+                table_remove(&index.old, tag, slot)
+                table_put(&index.table, tag, slot)
+        index.moved += 1
+        buckets -= 1
+    if index.moved > index.old.mask:
         table_free(&index.old)
 
-cdef inline void index_grow(OrderIndex *index) noexcept nogil:
-    cdef uint32_t bits = 36 - index.table.shift
-    if index.old.entries != NULL:
-        index_move_some(index, index.left)
-    INVARIANT(bits <= 32, "the order index has at most 2**32 places")
-    index.old = index.table
+cdef inline void index_size(OrderIndex *index, uint32_t bits) noexcept nogil:
     table_init(&index.table, bits)
-    index.limit = (index.table.mask + 1) // 8 * 5
-    index.left = index.old.mask + 1
-    index.cursor = 0
-    while index.old.entries[index.cursor].slot:
-        index.cursor += 1
+    index.limit = (index.table.mask + 1) * INDEX_BUCKET_LOAD
+
+cdef inline void index_grow(OrderIndex *index) noexcept nogil:
+    cdef uint32_t bits = 33 - index.table.shift
+    if index.old.buckets != NULL:
+        index_move_some(index, index.old.mask + 1)
+    INVARIANT(bits <= 32, "the order index has at most 2**32 buckets")
+    index.old = index.table
+    index.moved = 0
+    index_size(index, bits)
 
 cdef inline void index_init(OrderIndex *index) noexcept nogil:
     memset(index, 0, sizeof(OrderIndex))
-    table_init(&index.table, INDEX_BITS_MIN)
-    index.limit = (index.table.mask + 1) // 8 * 5
+    index_size(index, INDEX_BITS_MIN)
 
 cdef inline void index_insert(OrderIndex *index, uint32_t account, uint8_t channel,
                               uint32_t user_ref_num, uint32_t slot) noexcept nogil:
     """Add a handle that is not in the index."""
     if index.count >= index.limit:
         index_grow(index)
-    if index.old.entries != NULL:
+    if index.old.buckets != NULL:
         index_move_some(index, INDEX_MOVES)
     table_put(&index.table, index_tag(account, channel, user_ref_num), slot)
     index.count += 1
@@ -156,17 +195,21 @@ cdef inline void index_remove(OrderIndex *index, uint32_t account, uint8_t chann
     cdef uint32_t tag = index_tag(account, channel, user_ref_num)
     cdef bint removed = table_remove(&index.table, tag, slot)
     if not removed:
-        INVARIANT(index.old.entries != NULL and table_remove(&index.old, tag, slot),
+        INVARIANT(index.old.buckets != NULL and table_remove(&index.old, tag, slot),
                   "a live order is in the index")
     index.count -= 1
 
 cdef inline void index_free(OrderIndex *index) noexcept nogil:
-    if index.old.entries != NULL:
+    if index.old.buckets != NULL:
         table_free(&index.old)
-    if index.table.entries != NULL:
+    if index.table.buckets != NULL:
         table_free(&index.table)
 
-cdef inline void index_prefetch(const OrderIndex *index, uint32_t account, uint8_t channel,
-                                uint32_t user_ref_num) noexcept nogil:
-    memory_prefetch(&index.table.entries[
-        index_home(&index.table, index_tag(account, channel, user_ref_num))])
+cdef inline void index_prefetch(const OrderIndex *index, uint32_t tag) noexcept nogil:
+    memory_prefetch(&index.table.buckets[tag >> index.table.shift])
+
+cdef inline uint32_t index_guess(const OrderIndex *index, uint32_t tag) noexcept nogil:
+    """The slot that a lookup will most likely end at, without a look at the orders; 0 for none."""
+    cdef const IndexBucket *bucket = &index.table.buckets[tag >> index.table.shift]
+    cdef uint32_t places = equal_words(bucket.tags, tag)
+    return bucket.slots[lowest_bit(places)] if places else 0

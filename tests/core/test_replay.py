@@ -8,7 +8,6 @@ import pytest
 from cython_core.errors import CoreError
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.matcher import Matcher, commands_of
-
 from tests.core.flow import ACCOUNTS, Flow, definitions
 
 LONG = os.environ.get("MATCHD_TEST_PROFILE") == "long"
