@@ -58,7 +58,7 @@ class Progress:
     Use it in a `with` block and call `at` with how much of `length` is done.
     """
 
-    def __init__(self, label: str, length: int) -> None:
+    def __init__(self, label: str, length: int = 0) -> None:
         self._label, self._length, self._done = label, length, 0
         self._begin_s = clock.monotonic_s() + PROGRESS_AFTER_S
         self._wanted = sys.stderr.isatty()
@@ -71,8 +71,9 @@ class Progress:
         if self._bar is not None:
             self._bar.render_finish()
 
-    def at(self, done: int) -> None:
-        """So much of the length is done."""
+    def at(self, done: int, length: int | None = None) -> None:
+        """So much is done, of `length` when that is known only now."""
+        self._length = length or self._length
         if self._bar is None:
             if not self._wanted or clock.monotonic_s() < self._begin_s:
                 return

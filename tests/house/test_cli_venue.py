@@ -149,3 +149,43 @@ def test_a_second_venue_on_the_same_data_directory_is_one_line(venue):
     shown = venue.daemon.run("run")
     assert shown.returncode == 1
     assert len([line for line in shown.stderr.splitlines() if line.startswith("matchd: ")]) == 1
+
+
+def test_the_log_is_verified_and_counted_beside_the_running_venue(venue):
+    trade(venue)
+    report, = venue("journal", "verify", "--json")
+    assert (report["verdict"], report["problems"]) == ("good", [])
+    assert report["compared"] == report["events"] == report["last_seq"]
+    counted, = venue("journal", "stats", "--json")
+    assert counted["events_by_kind"]["fill"] == 1
+    assert counted["segments"][0]["events"] == counted["events"]
+    assert "good: seq 1 to" in venue("journal", "verify")
+    assert "  fill 1\n" in venue("journal", "stats")
+
+
+def test_damage_is_exit_code_4_and_repair_is_the_operators_decision(venue):
+    trade(venue)
+    trade(venue)
+    daemon = venue.daemon
+    daemon.kill()
+    events = json.loads(daemon.run("journal", "stats", "--json").stdout)["events"]
+    segment = daemon.data_dir / "journal" / "00000001.log"
+    with segment.open("r+b") as file:
+        file.seek(6 * 64)
+        byte = file.read(1)
+        file.seek(6 * 64)
+        file.write(bytes([byte[0] ^ 1]))
+    shown = daemon.run("journal", "verify", "--json")
+    assert shown.returncode == 4
+    assert json.loads(shown.stdout)["problems"]
+    shown = daemon.run("book", "BTC-USDT")
+    assert shown.returncode == 4
+    assert len(shown.stderr.splitlines()) == 1
+    assert daemon.run("journal", "repair").returncode == 2
+    shown = daemon.run("journal", "repair", "--file", "00000001.log", "--offset", "64", "--yes",
+                       "--json")
+    assert shown.returncode == 0
+    repaired = json.loads(shown.stdout)
+    assert repaired["last_seq"] < events
+    assert (daemon.data_dir / repaired["kept_in"]).is_dir()
+    assert daemon.run("journal", "verify").returncode == 0
