@@ -28,7 +28,6 @@ START_PRICES = {1: 70_000, 2: 7_000_000, 3: 5_000_000, 65_535: 700_000_000}
 # Mean distance from the mid, in ticks: from a dense book to one that is scattered over millions.
 SPREADS = {1: 4, 2: 4, 3: 3_000, 65_535: 1_000_000}
 JUMP_CHANCE = 0.002
-ORDERS_WANTED = 120
 # What a limit is drawn from; 0 is off.
 LIMITS = {
     "quantity_max_lots": (0, 0, 90, 1), "notional_max": (0, 0, 7_000_000, 2**40),
@@ -40,9 +39,10 @@ LIMITS = {
 class RandomFlow:
     """Draws commands for a pair of venues."""
 
-    def __init__(self, seed: int, pair: VenuePair) -> None:
+    def __init__(self, seed: int, pair: VenuePair, orders_wanted: int = 120) -> None:
         self.random = random.Random(seed)
         self.pair = pair
+        self.orders_wanted = orders_wanted
         self.oracle = pair.oracle
         self.mid_units = dict(START_PRICES)
         self.makers: list[tuple[float, Callable[[], Command]]] = [
@@ -84,7 +84,7 @@ class RandomFlow:
     def command(self) -> Command:
         """One command of any kind; cancels take over as books fill up."""
         orders = sum(len(resting) for resting in self.oracle.resting.values())
-        if self.random.random() < 0.40 * min(2.0, orders / ORDERS_WANTED):
+        if self.random.random() < 0.40 * min(2.0, orders / self.orders_wanted):
             return self.cancel()
         weights, makers = zip(*self.makers, strict=True)
         maker: Callable[[], Command] = self.random.choices(makers, weights)[0]

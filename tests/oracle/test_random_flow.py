@@ -27,6 +27,15 @@ def test_random_flow_gives_the_events_and_the_state_of_the_oracle(seed):
     pair.finish()
 
 
+@pytest.mark.parametrize("seed", range(1_000, 1_010 if LONG else 1_001))
+def test_deep_and_scattered_books_behave_like_small_ones(seed):
+    pair = VenuePair()
+    flow = RandomFlow(seed, pair, orders_wanted=3_000)
+    flow.define()
+    flow.run(30_000 if LONG else 8_000)
+    pair.finish()
+
+
 def test_random_flow_meets_every_kind_of_event_and_every_reason():
     pair = VenuePair()
     flow = RandomFlow(20, pair)

@@ -12,6 +12,7 @@ from typing import Any
 from cython_core.event import EventBatch
 from cython_core.matcher import Matcher, commands_of
 from cython_core.model import SOURCE_NAMES, Flag
+from cython_core.stream import Streams
 from tests.oracle.commands import Command, command_batch
 from tests.oracle.naive_venue import EventDict, NaiveVenue, Order
 
@@ -165,6 +166,17 @@ class VenuePair:
                     resumed.replay(events)
             self._is_the_same(resumed, live_hash)
         self._rerun(live_hash)
+        self._count_streams()
+
+    def _count_streams(self) -> None:
+        """What the sessions will count from the log is what the matcher counted."""
+        streams = Streams()
+        for account_id in self.oracle.accounts:
+            streams.open_account(account_id)
+        for events in self.log:
+            streams.route(events, events.first_seq)
+        for account_id, account in self.oracle.accounts.items():
+            assert streams.next_number(account_id) == account.stream_next
 
     def _is_the_same(self, other: Matcher, live_hash: bytes) -> None:
         other.check_invariants()
