@@ -35,6 +35,10 @@ cdef struct Resting:
     uint8_t buy
     uint8_t reserved[3]
 
+cdef struct Slot:
+    uint32_t ref
+    uint32_t order          # NONE: free
+
 cdef struct Level:
     uint32_t first
     uint32_t last
@@ -53,9 +57,8 @@ cdef class Ladder:
     cdef int64_t low_units, tick_units, ticks
     cdef Resting *orders
     cdef uint32_t free_first, orders_used, orders_max
-    cdef uint32_t *map_refs
-    cdef uint32_t *map_orders
-    cdef uint32_t map_mask
+    cdef Slot *slots
+    cdef uint32_t slot_mask
     cdef Units reports
     cdef readonly uint64_t fills
     cdef readonly uint64_t resting
@@ -76,11 +79,10 @@ cdef class Ladder:
             book.best[0], book.best[1] = self.ticks, -1
         self.orders = <Resting *>calloc(orders_max, sizeof(Resting))
         self.orders_used = 1
-        self.map_mask = 2 * orders_max - 1
-        self.map_refs = <uint32_t *>calloc(2 * orders_max, 4)
-        self.map_orders = <uint32_t *>calloc(2 * orders_max, 4)
+        self.slot_mask = 2 * orders_max - 1
+        self.slots = <Slot *>calloc(2 * orders_max, sizeof(Slot))
         memset(&self.reports, 0, sizeof(Units))
-        if self.map_orders == NULL or orders_max & (orders_max - 1):
+        if self.slots == NULL or orders_max & (orders_max - 1):
             raise MemoryError("orders_max is a power of two that memory can hold")
 
     def __dealloc__(self):
@@ -92,8 +94,7 @@ cdef class Ladder:
                 free(self.books[index].words[side])
         free(self.books)
         free(self.orders)
-        free(self.map_refs)
-        free(self.map_orders)
+        free(self.slots)
         free(self.reports.data)
 
     def apply(self, CommandBatch batch not None):
@@ -124,12 +125,15 @@ cdef class Ladder:
         if command.kind == CMD_CANCEL:
             self._report(command, EV_CANCELED)
             self._remove(&self.books[order.instrument], number)
-        elif command.quantity_lots > order.done_lots:
-            done, instrument, buy = order.done_lots, order.instrument, order.buy
-            self._report(command, EV_REPLACED)
-            self._report(command + 1, EXT_REPLACE)
-            self._remove(&self.books[instrument], number)
+            return
+        done, instrument, buy = order.done_lots, order.instrument, order.buy
+        self._remove(&self.books[instrument], number)
+        self._report(command, EV_REPLACED if command.quantity_lots > done else EV_REPLACE_REFUSED)
+        self._report(command + 1, EXT_REPLACE)
+        if command.quantity_lots > done:
             self._enter(command, instrument, buy, command.quantity_lots - done, done)
+        else:
+            self._report(command, EV_CANCELED)
 
     cdef void _enter(self, Event *command, uint32_t instrument, bint buy, uint64_t open_lots,
                      uint32_t done_lots) noexcept nogil:
@@ -269,34 +273,33 @@ cdef class Ladder:
 
     # -- the map from UserRefNum to order: linear probing, deletion moves what follows back ---
 
-    cdef uint32_t _slot(self, uint32_t ref) noexcept nogil:
-        return ref & self.map_mask  # numbers come in turn, so neighbours stay neighbours
+    cdef uint32_t _home(self, uint32_t ref) noexcept nogil:
+        return ref & self.slot_mask  # numbers come in turn, so neighbours stay neighbours
 
     cdef uint32_t _find(self, uint32_t ref) noexcept nogil:
-        cdef uint32_t slot = self._slot(ref)
-        while self.map_orders[slot] != NONE:
-            if self.map_refs[slot] == ref:
-                return self.map_orders[slot]
-            slot = (slot + 1) & self.map_mask
+        cdef uint32_t at = self._home(ref)
+        while self.slots[at].order != NONE:
+            if self.slots[at].ref == ref:
+                return self.slots[at].order
+            at = (at + 1) & self.slot_mask
         return NONE
 
     cdef void _put(self, uint32_t ref, uint32_t number) noexcept nogil:
-        cdef uint32_t slot = self._slot(ref)
-        while self.map_orders[slot] != NONE:
-            slot = (slot + 1) & self.map_mask
-        self.map_refs[slot], self.map_orders[slot] = ref, number
+        cdef uint32_t at = self._home(ref)
+        while self.slots[at].order != NONE:
+            at = (at + 1) & self.slot_mask
+        self.slots[at].ref, self.slots[at].order = ref, number
 
     cdef void _forget(self, uint32_t ref) noexcept nogil:
-        cdef uint32_t hole = self._slot(ref)
-        cdef uint32_t slot
-        while self.map_refs[hole] != ref or self.map_orders[hole] == NONE:
-            hole = (hole + 1) & self.map_mask
-        slot = (hole + 1) & self.map_mask
-        while self.map_orders[slot] != NONE:
-            if (slot - self._slot(self.map_refs[slot]) & self.map_mask) \
-                    >= (slot - hole & self.map_mask):
-                self.map_refs[hole], self.map_orders[hole] = \
-                    self.map_refs[slot], self.map_orders[slot]
-                hole = slot
-            slot = (slot + 1) & self.map_mask
-        self.map_orders[hole] = NONE
+        cdef uint32_t hole = self._home(ref)
+        cdef uint32_t at
+        while self.slots[hole].ref != ref or self.slots[hole].order == NONE:
+            hole = (hole + 1) & self.slot_mask
+        at = (hole + 1) & self.slot_mask
+        while self.slots[at].order != NONE:
+            if (at - self._home(self.slots[at].ref) & self.slot_mask) \
+                    >= (at - hole & self.slot_mask):
+                self.slots[hole] = self.slots[at]
+                hole = at
+            at = (at + 1) & self.slot_mask
+        self.slots[hole].order = NONE

@@ -1,4 +1,4 @@
-"""Rows of the core: memory of a resting order.
+"""Rows of the core: the matcher alone beside a plain ladder in C, memory of a resting order.
 
 Each run is a process of its own, so that no memory of another run helps or hurts it.
 """
@@ -8,9 +8,22 @@ import subprocess
 import sys
 from typing import Any
 
-from bench.measure import Pace, Row
+from bench.measure import TINY, Pace, Row
 from bench.servers import ROOT
 
+# Operations, and runs of which the median counts.
+FULL_MATCHER = (2_000_000, 5)
+QUICK_MATCHER = (200_000, 3)
+TINY_MATCHER = (4_000, 1)
+# Scenario of bench/matcher.py, title, target in ns, and what that was beside the ladder that the
+# target was set with.
+MATCHER_ROWS = (
+    ("canonical", "matcher alone, one book, canonical flow", 35.0, 35 / 20.5),
+    ("cold_cancel", "matcher alone, cold cancels, 500,000 resting", 180.0, 180 / 148),
+    ("books100", "matcher alone, canonical flow over 100 books", 60.0, 60 / 30.5),
+)
+SHAPES = ("quiet", "swing25", "swing40", "flash")
+SHAPE_RATIO_MAX = 2.0
 RESTING_ORDERS = 1_000_000
 MEMORY_TARGET_BYTES = 128
 
@@ -22,6 +35,21 @@ def run_module(*arguments: str) -> Any:
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)
+
+
+def matcher(pace: Pace) -> list[Row]:
+    """Nanoseconds per operation, events written, on every flow."""
+    operations, runs = TINY_MATCHER if pace is TINY else \
+        QUICK_MATCHER if pace.quick else FULL_MATCHER
+    found = run_module("bench.ladder", str(operations), str(runs))
+    rows = [Row(f"matcher-{name}", title, "ns", found[name]["ours_ns"], "array ladder in C",
+                found[name]["ladder_ns"], target, ratio, False, found[name])
+            for name, title, target, ratio in MATCHER_ROWS]
+    worst = max(SHAPES, key=lambda name: float(found[name]["ours_ns"]))
+    return [*rows, Row("matcher-shapes", f"matcher alone, the worst shape of book ({worst})", "ns",
+                       found[worst]["ours_ns"], "the canonical flow",
+                       found["canonical"]["ours_ns"], None, SHAPE_RATIO_MAX, False,
+                       {name: found[name] for name in SHAPES})]
 
 
 def memory(pace: Pace) -> list[Row]:

@@ -20,6 +20,7 @@ from cython_core.build import BUILD_MODE
 RESULTS_DIR = Path(__file__).resolve().parent / "results"
 
 ROWS: dict[str, Callable[[Pace], list[Row]]] = {
+    "matcher": rows_core.matcher,
     "durable": rows_tcp.sustained,
     "durable-100": rows_tcp.durable_100,
     "off": rows_tcp.off_1000,

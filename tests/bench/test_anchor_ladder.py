@@ -62,9 +62,9 @@ def test_the_ladder_trades_as_a_book_of_lists(seed: int) -> None:
             naive.take(live)
         else:
             batch.replace(1, live, ref, lots + 50, price)
-            old = next(one for one in naive.orders if one[0] == live)
+            old = naive.take(live)
+            assert old is not None
             if lots + 50 > old[4]:
-                naive.take(live)
                 naive.enter(ref, bool(old[1]), price, lots + 50 - old[4], int(old[4]), False)
         ladder.apply(batch)
         assert ladder.fills == naive.fills
