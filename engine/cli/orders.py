@@ -1,6 +1,7 @@
 """`matchd submit`, `cancel`, `watch`: orders of one account, over the wire and from the log."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def _ask(settings: Settings, account: str, password: str | None, host: str | Non
         raise click.UsageError(f"there is no instrument {symbol}; there are "
                                f"{', '.join(one.symbol for one in settings.instruments)}")
     if password is None:
+        if not sys.stdin.isatty():
+            raise click.UsageError("the account's password is missing: --password")
         password = click.prompt("Password", hide_input=True, err=True)
     entry = settings.config.order_entry
     try:

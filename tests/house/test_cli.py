@@ -84,6 +84,7 @@ def test_starting_the_command_loads_neither_the_core_nor_the_loop():
     ["run", "--config"], ["book", "NOSUCH"], ["cancel", "MAKER1"], ["watch", "NOBODY"],
     ["hash-password", "far too long"],
     ["submit", "MAKER1", "buy", "NOSUCH", "1", "1", "--password", "demo"],
+    ["submit", "MAKER1", "buy", "BTC-USDT", "1", "1"],
 ])
 def test_a_wrong_call_is_one_line_and_exit_code_2(arguments):
     shown = matchd(*arguments)
