@@ -11,14 +11,14 @@ from typing import Any
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.model import Source
 from cython_core.ouch import SymbolTable
-from cython_core.stream import Streams
+from cython_core.stream import Streams, WireNames
 from engine import clock
 from engine.config import Settings
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
 from engine.intake.registry import Registry
 from engine.intake.tcp import Door
-from engine.journal import Journal, Recovered
+from engine.journal.journal import Recovered
 from engine.metrics import Metrics
 from engine.queues import BatchQueue, TwoLaneQueue
 from engine.reports.stage import Reports
@@ -30,19 +30,24 @@ from engine.trading.timers import roll_command, roll_daily, roll_missed
 class App:
     """One venue over one data directory."""
 
-    def __init__(self, settings: Settings, journal: Journal, recovered: Recovered) -> None:
+    def __init__(self, settings: Settings, recovered: Recovered) -> None:
         config = settings.config
         self.settings = settings
-        self.journal = journal
+        self.journal = journal = recovered.journal
         self.matcher = recovered.matcher
         self.metrics = Metrics()
         spare = SparePool()
 
         # What is known of names: wire symbols to instruments, accounts to their streams.
-        symbols = SymbolTable()
-        self.streams = Streams()
+        symbols, names = SymbolTable(), WireNames()
         for instrument in settings.instruments:
             symbols.add(instrument.wire_symbol, instrument.id)
+            names.define(instrument.id, instrument.wire_symbol)
+        for instrument_id, known in self.matcher.instruments().items():
+            names.define(instrument_id, known["wire_symbol"])
+        self.streams = Streams(names)
+        for account_id, next_number in recovered.streams.items():
+            self.streams.open_account(account_id, next_number)
 
         # 1. Intake: bytes become batches of commands, which wait for trading.
         self.commands: TwoLaneQueue[CommandBatch] = TwoLaneQueue(

@@ -34,9 +34,6 @@ class Known(Protocol):
     def accounts(self) -> dict[int, dict[str, Any]]:
         """The accounts of the log, by id."""
 
-    def orders(self, instrument_id: int) -> list[Any]:
-        """The resting orders of an instrument."""
-
 
 def definitions(known: Known, instruments: Iterable[Instrument], accounts: Iterable[Account],
                 instruments_file: str | Path, accounts_file: str | Path) -> CommandBatch:
@@ -49,7 +46,7 @@ def definitions(known: Known, instruments: Iterable[Instrument], accounts: Itera
     logged_instruments, logged_accounts = known.instruments(), known.accounts()
     for instrument in instruments:
         old = logged_instruments.get(instrument.id)
-        _check_instrument(instrument, old, logged_instruments, known, instruments_file, problems)
+        _check_instrument(instrument, old, logged_instruments, instruments_file, problems)
         if old is None or differs(instrument, old, INSTRUMENT_FIELDS):
             _define_instrument(batch, instrument)
     for account in accounts:
@@ -68,7 +65,7 @@ def differs(row: object, old: Row, fields: Iterable[str]) -> bool:
 
 
 def _check_instrument(instrument: Instrument, old: Row | None, logged: Mapping[int, Row],
-                      known: Known, file: str | Path, problems: Problems) -> None:
+                      file: str | Path, problems: Problems) -> None:
     where = f"instrument {instrument.symbol}"
     for other_id, other in logged.items():
         if other["symbol"] == instrument.symbol and other_id != instrument.id:
@@ -79,8 +76,12 @@ def _check_instrument(instrument: Instrument, old: Row | None, logged: Mapping[i
     if old["symbol"] != instrument.symbol:
         problems.note(file, f"{where}.id", f"an id that was never used "
                       f"({instrument.id} is {old['symbol']} in the log)", instrument.id)
+    if old["wire_symbol"] != instrument.wire_symbol:
+        # Messages that were sent are made again from the log, with the symbol of their time.
+        problems.note(file, f"{where}.wire_symbol", f'"{old["wire_symbol"]}", as in the log',
+                      instrument.wire_symbol)
     changed = [field for field in SCALE_FIELDS if getattr(instrument, field) != old[field]]
-    if changed and known.orders(instrument.id):
+    if changed and old["resting_orders"]:
         for field in changed:
             problems.note(file, f"{where}.{field}", f"{old[field]} while orders rest",
                           getattr(instrument, field))

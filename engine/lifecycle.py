@@ -18,7 +18,7 @@ from engine import clock, log
 from engine.app import App
 from engine.config import Settings
 from engine.errors import EngineError
-from engine.journal import Journal
+from engine.journal.journal import Journal
 
 # A stage that has not emptied by then is stuck; the next start recovers what it held.
 DRAIN_S = 30.0
@@ -99,9 +99,13 @@ async def serve(settings: Settings, stop: asyncio.Event,
 def _recover(settings: Settings) -> App:
     logger = log.get("lifecycle")
     started_ns = clock.monotonic_ns()
-    app = App(settings, Journal.open(settings.config))
-    logger.info("recovered", seq=app.matcher.next_seq - 1, generation=app.matcher.generation,
-                resting_orders=app.matcher.resting_orders,
+    recovered = Journal.open(settings.config)
+    for note in recovered.notes:
+        logger.warning(note)
+    app = App(settings, recovered)
+    logger.info("recovered", seq=app.matcher.next_seq - 1, generation=recovered.generation,
+                resting_orders=app.matcher.resting_orders, snapshot_seq=recovered.snapshot_seq,
+                replayed=recovered.replayed,
                 ms=(clock.monotonic_ns() - started_ns) // clock.NS_PER_MS)
     return app
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from cython_core.event import CommandBatch
 from cython_core.model import Source
 from cython_core.ouch import Decoder, SymbolTable
 from cython_core.stream import Streams
 from engine import log
 from engine.accounts import Account, fold_username
+from engine.errors import EngineError
 from engine.intake.rate import RateWindow
 from engine.metrics import Metrics
 
@@ -26,7 +26,7 @@ class Live(Protocol):
         """Send framed packets."""
 
     def end_of_session(self) -> None:
-        """Tell the client that the session rolled, and close."""
+        """The session rolled: close."""
 
     def close(self, reason: str) -> None:
         """Close the session."""
@@ -38,8 +38,9 @@ class Past(Protocol):
     def session_id(self, generation: int) -> str:
         """The name of a generation's session, 10 characters."""
 
-    def can_read(self, account_id: int, from_number: int) -> bool:
-        """Whether the account's stream is still kept from this number on."""
+    def read_stream(self, account_id: int, from_number: int,
+                    limit_bytes: int) -> tuple[bytes, int]:
+        """Framed packets of the account's stream. Raises EngineError when they are not kept."""
 
 
 class Seat:
@@ -98,10 +99,17 @@ class Registry:
         next_number = self._streams.next_number(account.id)
         if number > next_number:
             return f"number {number} asked for, the next one is {next_number}"
-        if 0 < number < next_number and not self._past.can_read(account.id, number):
-            return f"messages from number {number} on are not kept any more"
         if not self._takeover and self._seats[account.id].live is not None:
             return "the account has a live session"
+        if 0 < number < next_number:
+            return self._unreadable(account.id, number)
+        return ""
+
+    def _unreadable(self, account_id: int, number: int) -> str:
+        try:
+            self._past.read_stream(account_id, number, 1)
+        except EngineError as error:
+            return f"messages from number {number} on cannot be replayed: {error}"
         return ""
 
     def seat(self, account_id: int) -> Seat:
@@ -151,7 +159,7 @@ class Registry:
         self._on_roll.append(callback)
 
     def rolled(self, generation: int) -> None:
-        """The session rolled, durably: tell everybody and begin the next one."""
+        """The session rolled, durably: close everybody's and begin the next one."""
         for session in self.live():
             session.end_of_session()
         self.generation = generation
@@ -160,10 +168,3 @@ class Registry:
         callbacks, self._on_roll = self._on_roll, []
         for callback in callbacks:
             callback(generation)
-
-
-def roll_command() -> CommandBatch:
-    """The command that rolls the session: it concerns everybody and is born inside."""
-    batch = CommandBatch()
-    batch.session_roll(source=int(Source.ADMIN))
-    return batch

@@ -92,6 +92,8 @@ class Session:
         self.seat: Seat | None = None
         self.generation = 0
         self.sent = False
+        # Whether the client has been sent its past and gets every new message as it comes.
+        self.joined = False
         self._shell = shell
         self._registry = registry
         self._times = times
@@ -230,8 +232,10 @@ class Session:
             self._shell.write(SERVER_HEARTBEAT)
 
     def end_of_session(self) -> None:
-        """The session rolled: this one is over for good."""
-        self._shell.write(END_OF_SESSION)
+        """The session rolled: this one is over for good. A live stream ended with Z by itself;
+        one that was still being replayed ends here."""
+        if not self.joined:
+            self._shell.write(END_OF_SESSION)
         self.close("end of session")
 
     def close(self, reason: str) -> None:

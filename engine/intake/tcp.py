@@ -188,6 +188,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
 
     def joined(self) -> None:
         self._streaming = False
+        self._session.joined = True
         self._limit_unsent(self._door.unsent_bytes)
 
     # -- helpers -------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Reports: what is durable becomes sequenced messages on each owner's connection.
 
-One write for each account and wake-up, however many batches were committed by then. A session
-roll is where streams end: what came before it is sent, then End of Session, then nothing of the
-next generation on an old connection.
+One write for each account and batch; the loop joins writes of one turn into one system call. At a
+session roll `Streams` ends every live stream itself, so that nothing of the next generation goes
+out on an old connection; this stage then has the sessions closed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,6 @@ from typing import Protocol
 from cython_core.event import EventBatch
 from cython_core.stream import Streams
 from engine.queues import BatchQueue
-
-# Units encoded before the loop may look at its sockets again.
-ROUTE_UNITS_MAX = 32_768
-
 
 class Owners(Protocol):
     """Who gets the messages: the sessions at the door."""
@@ -37,17 +33,27 @@ class Reports:
         self._committed = committed
         self._streams = streams
         self._owners = owners
+        self._generation = streams.generation
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     async def run(self) -> None:
-        """Send until the queue is closed and empty."""
-        while batches := await self._committed.get_many(ROUTE_UNITS_MAX):
-            for batch in batches:
-                self._streams.route(batch)
-            self._flush()
-            self.routed_seq = batches[-1].first_seq + batches[-1].event_count - 1
-            if self._waiters:
-                self._wake()
+        """Send until the queue is closed and empty. Sending never waits, so what is committed is
+        sent in the same turn of the loop."""
+        await self._committed.hand_to(self.take)
+
+    def take(self, batches: list[EventBatch]) -> None:
+        """Route batches that follow each other, then write to each account once."""
+        streams = self._streams
+        for batch in batches:
+            streams.route(batch)
+        for account_id in streams.touched():
+            self._owners.send(account_id, streams.take(account_id))
+        if streams.generation != self._generation:
+            self._generation = streams.generation
+            self._owners.rolled(self._generation)
+        self.routed_seq = batches[-1].first_seq + batches[-1].event_count - 1
+        if self._waiters:
+            self._wake()
 
     async def reached(self, seq: int) -> None:
         """Wait until the event of this seq is durable and was told to its owners."""
@@ -63,8 +69,3 @@ class Reports:
                 self._waiters.append((seq, waiter))
             elif not waiter.done():
                 waiter.set_result(None)
-
-    def _flush(self) -> None:
-        streams, owners = self._streams, self._owners
-        for account_id in streams.touched():
-            owners.send(account_id, streams.take(account_id))

@@ -87,3 +87,31 @@ async def test_the_inside_lane_is_drained_first_and_never_full() -> None:
     assert await queue.get_many(10) == [b"roll", b"kill", b"door"]
     queue.put_inside(b"roll")
     assert await queue.get() == b"roll"
+
+
+async def test_a_taker_gets_each_batch_the_moment_it_is_put() -> None:
+    queue: BatchQueue[bytes] = BatchQueue("reports", 1)
+    queue.put_nowait(b"early")
+    taken: list[list[bytes]] = []
+    task = asyncio.ensure_future(queue.hand_to(taken.append))
+    await asyncio.sleep(0)
+    queue.put_nowait(b"one")
+    await queue.put(b"two")
+    assert taken == [[b"early"], [b"one"], [b"two"]]
+    assert queue.weight_units == 0
+    queue.close()
+    await task
+
+
+async def test_what_a_taker_raises_reaches_the_producer() -> None:
+    queue: BatchQueue[bytes] = BatchQueue("reports", 1)
+
+    def fail(batches: list[bytes]) -> None:
+        raise ValueError(batches)
+
+    task = asyncio.ensure_future(queue.hand_to(fail))
+    await asyncio.sleep(0)
+    with pytest.raises(ValueError):
+        queue.put_nowait(b"one")
+    queue.close()
+    await task

@@ -23,7 +23,7 @@ def enter(number: int, side: str = "B", quantity: int = 100, price: int = 1_000_
           symbol: str = "AAPL", tif: str = "0", **options: Any) -> bytes:
     """A framed Enter Order; `options` are other fields and tags by name."""
     fields = {"display": "Y", "capacity": "P", "iso": "N", "cross_type": "N",
-              "client_order": f"order {number}"} | options
+              "client_order": f"o{number}"} | options
     return build_unsequenced(encode_inbound(
         "O", user_ref_num=number, side=side, quantity_lots=quantity, symbol=symbol,
         price_units=price, time_in_force=tif, **fields))
@@ -101,9 +101,11 @@ class Wire:
 
     async def packet(self, timeout_s: float = WAIT_S) -> tuple[str, bytes]:
         """The next packet that is no heartbeat; ("", b"") when the server closed."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
         while not self._waiting:
             try:
-                data = await asyncio.wait_for(self._reader.read(2**16), timeout_s)
+                data = await asyncio.wait_for(self._reader.read(2**16), deadline_s - loop.time())
             except ConnectionError:
                 return "", b""
             if not data:
