@@ -14,6 +14,7 @@ from cython_core.event import EventBatch
 from cython_core.stream import Streams
 from engine.queues import BatchQueue
 
+
 class Owners(Protocol):
     """Who gets the messages: the sessions at the door."""
 
