@@ -15,8 +15,8 @@ from cython_core.model import Flag, Reject
 from cython_core.ouch import Stop
 
 LONG = os.environ.get("MATCHD_TEST_PROFILE") == "long"
-EXAMPLES = 20_000 if LONG else 400
-MUTATIONS = 200_000 if LONG else 4_000
+EXAMPLES = 6_000 if LONG else 400
+MUTATIONS = 100_000 if LONG else 4_000
 
 SYMBOLS = {"BTC-USDT": 1, "AAPL": 65_535}
 ACCOUNT, SOURCE = 7, 2

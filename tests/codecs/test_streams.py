@@ -12,7 +12,7 @@ from cython_core.event import EventBatch
 from cython_core.model import Flag, Kind, Reject
 
 LONG = os.environ.get("MATCHD_TEST_PROFILE") == "long"
-EXAMPLES = 10_000 if LONG else 200
+EXAMPLES = 3_000 if LONG else 200
 
 SYMBOLS = {units.SYMBOL_ID: "BTC-USDT"}
 TS = "00001f1aced9f000"

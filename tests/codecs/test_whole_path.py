@@ -11,7 +11,7 @@ from cython_core import ouch, soupbin, stream
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.matcher import Matcher
 
-EXAMPLES = 10_000 if os.environ.get("MATCHD_TEST_PROFILE") == "long" else 150
+EXAMPLES = 1_500 if os.environ.get("MATCHD_TEST_PROFILE") == "long" else 150
 SYMBOLS = {1: "BTC-USDT", 65_535: "AAPL"}
 ACCOUNTS = (7, 8)
 
