@@ -54,7 +54,12 @@ def verify(data_dir: str | Path, progress: Progress = no_progress) -> VerifyRepo
     `progress` is called with (bytes done, bytes in all). Raises JournalError when there is no
     journal; damage is not raised but reported.
     """
-    return _Verify(FileStorage(data_dir)).run(progress)
+    return verify_storage(FileStorage(data_dir), progress)
+
+
+def verify_storage(storage: Storage, progress: Progress = no_progress) -> VerifyReport:
+    """The same for any storage."""
+    return _Verify(storage).run(progress)
 
 
 class _Verify:
