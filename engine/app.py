@@ -67,7 +67,8 @@ class App:
             "reports", config.queues.reports_units)
 
         # 4a. Reports: durable events become messages to their owners.
-        self.reports = Reports(self.committed, self.streams, self.registry)
+        self.reports = Reports(self.committed, self.streams, self.registry,
+                               self.matcher.next_seq - 1)
 
         # Beside the path: what the command line asks of a running venue.
         self.control = ControlServer(config.data_dir, {"status": self._status,

@@ -28,9 +28,9 @@ class Owners(Protocol):
 class Reports:
     """Routes committed events to the sessions of their owners."""
 
-    def __init__(self, committed: BatchQueue[EventBatch], streams: Streams,
-                 owners: Owners) -> None:
-        self.routed_seq = 0
+    def __init__(self, committed: BatchQueue[EventBatch], streams: Streams, owners: Owners,
+                 routed_seq: int) -> None:
+        self.routed_seq = routed_seq
         self._committed = committed
         self._streams = streams
         self._owners = owners
