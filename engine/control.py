@@ -50,8 +50,15 @@ class ControlServer:
         self._log = log.get("control")
 
     async def start(self) -> None:
-        """Listen. A socket that a killed daemon left behind is replaced: the data directory's
-        lock is ours."""
+        """Listen. A socket that a killed daemon left behind is replaced.
+
+        Raises ControlError when another daemon answers on it: without a journal there is no lock
+        that would have told it.
+        """
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        if await asyncio.to_thread(is_answered, self._data_dir):
+            raise ControlError(f"another daemon runs on {self._data_dir}",
+                               "give each its own venue.data_dir")
         (self._data_dir / SOCKET_NAME).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         mask = os.umask(0o177)
@@ -111,6 +118,18 @@ def request(data_dir: Path, operation: str, timeout_s: float = 10.0,
     if not answer.pop("ok"):
         raise ControlError(answer["error"])
     return answer
+
+
+def is_answered(data_dir: Path) -> bool:
+    """Whether a daemon listens on the data directory's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.settimeout(1.0)
+        try:
+            with _socket_path(data_dir) as path:
+                peer.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _exchange(data_dir: Path, text: str, timeout_s: float) -> bytes:

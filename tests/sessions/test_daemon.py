@@ -88,20 +88,21 @@ def test_demo_passwords_never_listen_beyond_loopback(make_daemon: MakeDaemon) ->
 async def test_a_failing_disk_stops_it_with_exit_5_and_no_acknowledgement(
         daemon: Daemon) -> None:
     wire = await Wire.logged_in(daemon.port, "MAKER1")
-    wire.send(enter(1))
-    await wire.message()
+    wire.send(*(enter(number, "B", 1) for number in range(1, 1_001)))
+    await wire.messages(1_000)
     assert daemon.process is not None
-    # From here on every write beyond the first bytes of a file fails, as on a full disk.
-    resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (1, 1))
-    wire.send(enter(2))
+    # From here on a write fails beyond the first 32 KiB of a file, as on a full disk. The journal
+    # is past that, the log is not.
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (2**15, 2**15))
+    wire.send(enter(1_001))
     assert await wire.closed()
     assert daemon.wait() == 5
     log = daemon.log_path.read_text()
     assert "Traceback" not in log
-    assert "sync" in log or "write" in log
+    assert "the journal can't be written" in log.splitlines()[-1]
     daemon.start()
     again = await Wire.logged_in(daemon.port, "MAKER1", sequence=0)
-    assert again.next_number == 2
+    assert again.next_number == 1_001
 
 
 async def test_garbage_closes_that_connection_and_the_venue_goes_on(daemon: Daemon) -> None:
