@@ -21,6 +21,7 @@ from engine.journal.reader import (
     LogWalk,
     Run,
     first_header,
+    first_nonzero_byte,
     judge,
     read_header,
 )
@@ -140,6 +141,8 @@ def _join(storage: Storage, oldest: record.SegmentHeader, snapshot: Snapshot) ->
         raise _Refused(f"needs segment {cursor.segment}, which is not there")
     header = read_header(storage, cursor.segment)
     if header is None:
+        if first_nonzero_byte(storage, cursor.segment, 0) < 0:
+            raise _Refused(f"is ahead of the log, which ends before segment {cursor.segment}")
         raise JournalCorrupt("the segment's header is damaged", segment_name(cursor.segment), 0,
                              snapshot.seq)
     walk = LogWalk(storage, Cursor(header.number, UNIT_BYTES, header.first_seq,
