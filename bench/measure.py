@@ -26,7 +26,7 @@ class Pace:
 
 FULL = Pace(repeats=3, seconds=3.0, minute=60.0, quick=False)
 QUICK = Pace(repeats=1, seconds=0.6, minute=4.0, quick=True)
-TINY = Pace(repeats=1, seconds=0.05, minute=0.2, quick=True)
+TINY = Pace(repeats=1, seconds=0.2, minute=0.4, quick=True)
 
 
 @dataclass

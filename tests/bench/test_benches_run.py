@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from bench import conditions, rows_tcp, run, table
@@ -38,6 +41,14 @@ def test_the_conditions_say_what_a_reader_needs() -> None:
     assert conditions.warnings(quiet) == []
     loud = {"others_share": 0.5, "cores": {"0": {"share": 0.3, "longest_us": 9000.0}}}
     assert len(conditions.warnings(loud)) == 2
+
+
+@pytest.mark.parametrize("name", [*run.ROWS, "curve"])
+def test_a_row_runs(name: str, tmp_path: Path) -> None:
+    assert run.main([name, "--tiny", "--results", str(tmp_path)]) == 0
+    result = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert result.get("curves") or all(row["ours"] > 0 for row in result["rows"])
+    assert table.HEADING in table.render(result, "result.json")
 
 
 def test_an_unknown_row_is_refused() -> None:
