@@ -68,9 +68,8 @@ def check_flip(log: SmallLog, name: str, position: int) -> str:
         before = {name: bytes(node.data) for name, node in storage.nodes.items()}
         try:
             recovered = Journal.open(Config(journal=TINY), storage)
-        except JournalError as error:
+        except JournalError:
             assert {name: bytes(node.data) for name, node in storage.nodes.items()} == before
-            assert str(error)
             return "refused"
         recovered.journal.abandon()
         seq = recovered.matcher.next_seq - 1
@@ -111,14 +110,14 @@ def test_the_small_log_has_several_segments_snapshots_and_index_files(closed):
 
 def test_a_flipped_byte_in_a_closed_log_is_never_cut_away(closed):
     outcomes = {check_flip(closed, name, position) for name in segments(closed)
-                for position in range(0, len(closed.storage.nodes[name].data))}
+                for position in range(len(closed.storage.nodes[name].data))}
     assert outcomes <= {"refused", "noted", "verified"}
 
 
 def test_a_flipped_byte_after_a_crash_costs_at_most_the_unproved_tail(crashed):
     outcomes = {}
     for name in segments(crashed):
-        for position in range(0, len(crashed.storage.nodes[name].data)):
+        for position in range(len(crashed.storage.nodes[name].data)):
             outcomes.setdefault(check_flip(crashed, name, position), (name, position))
     assert set(outcomes) == {"refused", "noted", "cut"}
 

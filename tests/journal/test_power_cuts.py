@@ -46,7 +46,8 @@ async def cut_one_log(seed: int, lazy: bool = False) -> None:
             continue
         check_recovered(venue, history, sure_seq, possible_seq)
         history = [batch for batch in history if batch.first_seq < venue.matcher.next_seq]
-        await venue.run(rng.randrange(20, 60), rng.choice((3, 10, 80)), end=rng.choice(("close", "abandon")))
+        await venue.run(rng.randrange(20, 60), rng.choice((3, 10, 80)),
+                        end=rng.choice(("close", "abandon")))
         assert venue.error is None or isinstance(venue.error, DiskError)
         history += venue.produced
         possible_seq = venue.matcher.next_seq - 1

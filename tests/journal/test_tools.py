@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -67,16 +68,14 @@ def test_progress_ends_at_the_whole(traded):
 
 def test_a_changed_event_is_caught_even_with_right_checksums(traded):
     folder, _ = traded
-    storage = FileStorage(folder)
-    path = folder / segment_name(1)
+    segment, _, seq, _ = blocks(FileStorage(folder))[-1]
+    path = folder / segment_name(segment)
     data = bytearray(path.read_bytes())
-    rewrite_chain(data, changed_seq=60)
+    rewrite_chain(data, seq)
     path.write_bytes(data)
-    assert record.parse_segment_header(data) is not None
-    walk = LogWalk(storage)
-    assert sum(run.batch.event_count for run in walk.runs() if run.segment == 1) > 60
     report = verify(folder)
     assert report.exit_code == EXIT_CORRUPT
+    assert not any("is corrupt" in line for line in report.problems)
     assert any("is not the event that its command gives" in line for line in report.problems)
 
 
@@ -202,7 +201,7 @@ def test_repair_does_not_cut_behind_damage(traded):
     folder, _ = traded
     found = blocks(FileStorage(folder))
     segment, offset, seq, _ = next(
-        block for block, after in zip(found, found[1:], strict=False) if after[2] > block[2] + 1)
+        block for block, after in pairwise(found[2:]) if after[2] > block[2] + 1)
     change(folder / segment_name(segment), offset + 70, b"\xff\xfe")
     with pytest.raises(JournalError, match=f"damaged at seq {seq}"):
         repair(folder, seq=seq + 1)
