@@ -10,7 +10,7 @@ price that swings, a crash, and books so large that every cancel misses the cach
 
 cimport cython
 from libc.math cimport M_PI, log, sin
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
@@ -240,10 +240,9 @@ cdef class Flow:
 
     def canonical(self, uint64_t operations, uint32_t instruments, double mean):
         """The canonical flow over some books, each with a mid of its own."""
-        cdef uint64_t index
         cdef uint32_t instrument
         cdef list mids = [MID] * (instruments + 1)
-        for index in range(operations):
+        for _ in range(operations):
             instrument = 1 + self.below(instruments)
             if self.below(WALK_EVERY) == 0:
                 mids[instrument] += 1 if self.draw() & 1 else -1
@@ -251,10 +250,9 @@ cdef class Flow:
 
     def quiet(self, uint64_t operations, uint32_t orders):
         """A book of many orders on 60 levels: hardly a price moves."""
-        cdef uint64_t index
         cdef bint buy
         cdef uint32_t kind
-        for index in range(operations):
+        for _ in range(operations):
             kind = self.below(100)
             buy = self.draw() & 1
             if kind < 2:
@@ -291,10 +289,9 @@ cdef class Flow:
 
     def cold(self, uint64_t operations):
         """Cancel a random order, add one, and so on."""
-        cdef uint64_t index
         cdef bint buy
         cdef int64_t away
-        for index in range(operations // 2):
+        for _ in range(operations // 2):
             self.cancel()
             buy = self.draw() & 1
             away = self.distance(2000) + 1

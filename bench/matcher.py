@@ -46,17 +46,25 @@ def make(name: str, instruments: int, build: Callable[[Flow], None], *, orders: 
     return Scenario(name, instruments, setup, flow.finish())
 
 
+BUILDERS: dict[str, Callable[[int], Scenario]] = {
+    "canonical": lambda count: make(
+        "canonical", 1, lambda flow: flow.canonical(count, 1, MEAN), orders=2_500),
+    "cold_cancel": lambda count: make(
+        "cold_cancel", 1, lambda flow: flow.cold(count), orders=min(500_000, count), mean=2000.0),
+    "books100": lambda count: make(
+        "books100", 100, lambda flow: flow.canonical(count, 100, MEAN), orders=38_000),
+    "quiet": lambda count: make(
+        "quiet", 1, lambda flow: flow.quiet(count, 20_000), orders=20_000, mean=8.0),
+    "swing25": lambda count: make("swing25", 1, lambda flow: flow.swing(count, 0.25, 4, MEAN)),
+    "swing40": lambda count: make("swing40", 1, lambda flow: flow.swing(count, 0.40, 4, MEAN)),
+    "flash": lambda count: make("flash", 1, lambda flow: flow.crash(count, 4, MEAN)),
+}
+
+
 def scenarios(operations: int = OPERATIONS) -> Iterator[Scenario]:
     """Every scenario, one after the other, because each takes a lot of memory."""
-    yield make("canonical", 1, lambda flow: flow.canonical(operations, 1, MEAN), orders=2_500)
-    yield make("cold_cancel", 1, lambda flow: flow.cold(operations),
-               orders=min(500_000, operations), mean=2000.0)
-    yield make("books100", 100, lambda flow: flow.canonical(operations, 100, MEAN),
-               orders=38_000)
-    yield make("quiet", 1, lambda flow: flow.quiet(operations, 20_000), orders=20_000, mean=8.0)
-    yield make("swing25", 1, lambda flow: flow.swing(operations, 0.25, 4, MEAN))
-    yield make("swing40", 1, lambda flow: flow.swing(operations, 0.40, 4, MEAN))
-    yield make("flash", 1, lambda flow: flow.crash(operations, 4, MEAN))
+    for build in BUILDERS.values():
+        yield build(operations)
 
 
 def time_matcher(scenario: Scenario) -> tuple[float, Matcher, int]:

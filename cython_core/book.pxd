@@ -8,7 +8,20 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from cython_core.levels cimport *
+from cython_core.model cimport PRICE_LIMIT_MAX
 from cython_core.pool cimport Order, Pool
+
+cdef extern from *:
+    """
+    #ifndef MATCHD_TICKS_H
+    #define MATCHD_TICKS_H
+    /* n / d for n and d below 2**31, given inverse = ceil(2**63 / d): exact, and no division. */
+    static inline unsigned int divide_by_inverse(unsigned int n, unsigned long long inverse) {
+        return (unsigned int)(((unsigned __int128)inverse * n) >> 63);
+    }
+    #endif
+    """
+    uint32_t divide_by_inverse(uint32_t n, uint64_t inverse) noexcept nogil
 
 cdef struct Book:
     # what an incoming order looks at first
@@ -18,6 +31,7 @@ cdef struct Book:
     uint32_t orders
     int64_t last_trade_units    # 0: none yet
     uint64_t quantity_max_lots
+    uint64_t tick_inverse
     Window window
     # levels outside the window
     uint32_t far_root
@@ -25,7 +39,7 @@ cdef struct Book:
     uint32_t far_visits         # since the window moved
     uint32_t levels
     uint16_t instrument_id      # 0: not defined
-    uint8_t reserved[22]
+    uint8_t reserved[14]
 
 cdef inline uint32_t side_of(uint8_t side) noexcept nogil:
     """Row of a side: 0 for B, 1 for the three kinds of sell."""
@@ -36,6 +50,18 @@ cdef inline uint32_t rank_of(uint32_t tick, uint32_t side) noexcept nogil:
 
 cdef inline uint32_t tick_of(uint32_t rank, uint32_t side) noexcept nogil:
     return rank ^ (0 - side)
+
+cdef inline void set_tick(Book *book, uint32_t tick_units) noexcept nogil:
+    book.tick_units = tick_units
+    book.tick_inverse = ((<uint64_t>1 << 63) - 1) // tick_units + 1
+
+cdef inline bint tick_from_price(const Book *book, int64_t price_units,
+                                 uint32_t *tick) noexcept nogil:
+    """Whether a limit price is allowed here; `tick` gets it in ticks."""
+    if price_units < 1 or price_units > PRICE_LIMIT_MAX:
+        return False
+    tick[0] = divide_by_inverse(<uint32_t>price_units, book.tick_inverse)
+    return tick[0] * book.tick_units == <uint32_t>price_units
 
 cdef inline int64_t best_price(const Book *book, uint32_t side) noexcept nogil:
     """The best price of a side in units, 0 when the side is empty."""

@@ -7,7 +7,6 @@ interpreter: free functions over one State, events appended to one run of units.
 match numbers are the seq of the event that made them, so nothing here draws numbers of its own.
 """
 
-cimport cython
 from libc.stdlib cimport free
 from libc.string cimport memcmp
 
@@ -167,9 +166,9 @@ cdef inline bint must_not_trade(Run *run, const Book *book, const Order *taker,
     return True
 
 
-cdef inline void execute(Run *run, Book *book, Order *taker, uint32_t tick,
-                         const char *client_order, const ExtOptions *options) noexcept nogil:
-    """An accepted order meets the book; what is left rests or is canceled."""
+cdef inline bint rests_after_matching(Run *run, Book *book, Order *taker, uint32_t tick,
+                                     const ExtOptions *options) noexcept nogil:
+    """An accepted order meets the book. True when something of it is open and may rest."""
     cdef uint32_t opposite = side_of(taker.side) ^ 1
     cdef bint market = price_is_market(taker.price_units)
     cdef uint32_t limit_rank = 1 if market else rank_of(tick, opposite)
@@ -178,27 +177,30 @@ cdef inline void execute(Run *run, Book *book, Order *taker, uint32_t tick,
         if options != NULL and options.present & 1 << 3:
             min_lots = options.min_quantity_lots
         if must_not_trade(run, book, taker, opposite, limit_rank, min_lots):
-            return
+            return False
         match_order(run, book, taker, opposite, limit_rank)
         if taker.open_lots == 0:
-            return
+            return False
     if market or taker.time_in_force == c'3' or taker.time_in_force == c'4':
         write_canceled(run, taker, taker.open_lots, 0, c'I')
-        return
-    rest_order(run.state, book, taker, tick, client_order, options)
+        return False
+    return True
+
+
+cdef inline void execute(Run *run, Book *book, uint32_t slot, uint32_t tick,
+                         const char *client_order, const ExtOptions *options) noexcept nogil:
+    """An order that was written into the slab is matched; it rests there or gives its slot back.
+
+    It is never copied: reading it back as a whole, right after it was written field by field,
+    would wait for every store before it.
+    """
+    if rests_after_matching(run, book, &run.state.pool.orders[slot], tick, options):
+        rest_order(run.state, book, slot, tick, client_order, options)
+    else:
+        pool_give(&run.state.pool, slot)
 
 
 # ---- Enter Order ----------------------------------------------------------------------------
-
-@cython.cdivision(True)
-cdef inline bint tick_from_price(const Book *book, int64_t price_units,
-                                 uint32_t *tick) noexcept nogil:
-    """Whether a limit price is allowed; `tick` gets it in ticks."""
-    if price_units < 1 or price_units > PRICE_LIMIT_MAX:
-        return False
-    tick[0] = <uint32_t>price_units // book.tick_units
-    return tick[0] * book.tick_units == <uint32_t>price_units
-
 
 cdef uint32_t limits_reason(const Account *account, const Book *book, int64_t price_units,
                             uint8_t side, uint64_t chain_lots, uint64_t open_lots,
@@ -278,22 +280,6 @@ cdef inline uint32_t enter_reason(const Account *account, const Book *book, cons
     return 0
 
 
-cdef inline void order_from_event(Order *order, const Event *event, uint32_t slot) noexcept nogil:
-    order.order_id = event.order_id
-    order.open_lots = event.quantity_lots
-    order.price_units = event.price_units
-    order.user_ref_num = event.user_ref_num
-    order.account = slot
-    order.options = 0
-    order.instrument_id = event.instrument_id
-    order.user_ref_idx = event.user_ref_idx
-    order.side = event.side
-    order.time_in_force = event.time_in_force
-    order.attributes = event.attributes
-    order.source = event.source
-    order.flags = event.flags & (FLAG_POST_ONLY | FLAG_POST_ONLY_SET)
-
-
 cdef inline bint enter(Run *run, const Event *command, uint32_t slot) noexcept nogil:
     cdef State *state = run.state
     cdef Account *account = &state.accounts[slot]
@@ -301,9 +287,7 @@ cdef inline bint enter(Run *run, const Event *command, uint32_t slot) noexcept n
     cdef const ExtOptions *options = find_options(command) if command.ext_count else NULL
     cdef uint32_t last = last_number(state, account, command.user_ref_idx)
     cdef uint32_t tick = 0
-    cdef uint32_t reason
-    cdef uint64_t order_id
-    cdef Order taker
+    cdef uint32_t reason, taker
     if command.user_ref_num <= last:
         if last == NUMBER_MAX:
             reject(run, account, command, REJECT_OTHER)
@@ -313,13 +297,11 @@ cdef inline bint enter(Run *run, const Event *command, uint32_t slot) noexcept n
     if reason:
         reject(run, account, command, reason)
         return True
-    order_id = state.next_seq
-    write_first(run, command, EV_ACCEPTED, order_id)
+    taker = pool_take(&state.pool)
+    set_order(&state.pool.orders[taker], command, slot, state.next_seq)
+    write_first(run, command, EV_ACCEPTED, state.next_seq)
     count_message(account, command.source)
-    order_from_event(&taker, command, slot)
-    taker.order_id = order_id
-    taker.chain_done_lots = 0
-    execute(run, book, &taker, tick, command.client_order, options)
+    execute(run, book, taker, tick, command.client_order, options)
     return True
 
 
@@ -399,17 +381,18 @@ cdef void replace_accepted(Run *run, Account *account, const Event *command, uin
                            const ExtOptions *options, uint32_t tick) noexcept nogil:
     """The original leaves the book, the new order goes to it as if it were fresh."""
     cdef State *state = run.state
-    cdef Order old = state.pool.orders[original]
+    cdef uint32_t taker = pool_take(&state.pool)
+    cdef Order *order = &state.pool.orders[taker]
+    cdef const Order *old = &state.pool.orders[original]
     cdef ExtOptions merged
-    cdef Event *event
-    cdef Order taker
+    cdef const Event *event
     merge_options(&merged, &state.pool.options[old.options] if old.options else NULL, options)
-    event = write_replaced(run, command, &old, &merged)
+    event = write_replaced(run, command, old, &merged)
     count_message(account, command.source)
-    order_from_event(&taker, event, old.account)
-    taker.chain_done_lots = old.chain_done_lots
+    set_order(order, event, old.account, event.order_id)
+    order.chain_done_lots = old.chain_done_lots
     drop_order(state, original)
-    execute(run, &state.books[taker.instrument_id], &taker, tick, command.client_order,
+    execute(run, &state.books[order.instrument_id], taker, tick, command.client_order,
             &merged if merged.present else NULL)
 
 

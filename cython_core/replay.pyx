@@ -6,7 +6,6 @@ Every event says what happened, not why, so a newer matcher reads an older log. 
 not fit the state are reported, never obeyed.
 """
 
-cimport cython
 from libc.stdlib cimport free
 
 from cython_core.state cimport *
@@ -46,27 +45,26 @@ cdef const char *replay_units(State *state, const Event *events, size_t units) n
     return trouble
 
 
-@cython.cdivision(True)
 cdef const char *settle(Replay *replay) noexcept nogil:
     """The events of a command are over: what is open of its order rests."""
     cdef State *state = replay.state
     cdef Order *order = &replay.incoming
     cdef Book *book
-    cdef uint32_t tick
+    cdef uint32_t tick = 0
+    cdef uint32_t slot
     free(replay.rolled)
     replay.rolled = NULL
     if order.order_id == 0:
         return NULL
     if order.open_lots:
-        if order.price_units < 1 or order.price_units > PRICE_LIMIT_MAX:
-            return "an order rests without a limit price"
         book = &state.books[order.instrument_id]
-        tick = <uint32_t>order.price_units // book.tick_units
-        if tick * book.tick_units != <uint32_t>order.price_units:
-            return "an order rests between two ticks"
+        if not tick_from_price(book, order.price_units, &tick):
+            return "an order rests at a price that is none of its instrument"
         if book.best_rank[side_of(order.side) ^ 1] >= rank_of(tick, side_of(order.side) ^ 1):
             return "an order rests that should have traded"
-        rest_order(state, book, order, tick, replay.incoming_event.client_order,
+        slot = pool_take(&state.pool)
+        state.pool.orders[slot] = order[0]
+        rest_order(state, book, slot, tick, replay.incoming_event.client_order,
                    find_options(replay.incoming_event))
     order.order_id = 0
     return NULL
@@ -89,20 +87,7 @@ cdef inline const char *replay_accepted(Replay *replay, const Event *event,
     use_number(replay.state, slot, event)
     count_message(&replay.state.accounts[slot], event.source)
     replay.incoming_event = event
-    order.order_id = event.order_id
-    order.open_lots = event.quantity_lots
-    order.chain_done_lots = 0
-    order.price_units = event.price_units
-    order.user_ref_num = event.user_ref_num
-    order.account = slot
-    order.options = 0
-    order.instrument_id = event.instrument_id
-    order.user_ref_idx = event.user_ref_idx
-    order.side = event.side
-    order.time_in_force = event.time_in_force
-    order.attributes = event.attributes
-    order.source = event.source
-    order.flags = event.flags & (FLAG_POST_ONLY | FLAG_POST_ONLY_SET)
+    set_order(order, event, slot, event.order_id)
     return NULL
 
 
@@ -151,14 +136,14 @@ cdef inline const char *replay_fill(Replay *replay, const Fill *fill) noexcept n
     return NULL
 
 
-@cython.cdivision(True)
 cdef uint32_t find_in_queue(const State *state, const Event *event) noexcept nogil:
     """An order without a handle: look it up where it stands."""
     cdef const Book *book = &state.books[event.instrument_id]
+    cdef uint32_t tick = 0
     cdef uint32_t level, slot
-    if book.instrument_id == 0 or event.price_units < 1 or event.price_units > PRICE_LIMIT_MAX:
+    if book.instrument_id == 0 or not tick_from_price(book, event.price_units, &tick):
         return 0
-    level = book_find_level(book, &state.levels, <uint32_t>event.price_units // book.tick_units)
+    level = book_find_level(book, &state.levels, tick)
     slot = state.levels.items[level].head if level else 0
     while slot and state.pool.orders[slot].order_id != event.order_id:
         slot = state.pool.orders[slot].next

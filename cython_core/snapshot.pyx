@@ -498,20 +498,17 @@ cdef const char *load_orders(State *state, const Sections *saved) noexcept nogil
     return trouble
 
 
-@cython.cdivision(True)
 cdef const char *load_order(State *state, const Sections *saved, uint32_t slot) noexcept nogil:
     cdef const Order *order = &saved.orders[slot]
     cdef Book *book = &state.books[order.instrument_id]
     cdef const ExtOptions *options = NULL
-    cdef uint32_t tick, side
+    cdef uint32_t tick = 0
+    cdef uint32_t side, taken
     if not may_rest(order) or order.order_id >= state.next_seq or book.instrument_id == 0 \
             or order.account == 0 or order.account >= state.accounts_end:
         return "an order is damaged"
-    if order.price_units < 1 or order.price_units > PRICE_LIMIT_MAX:
-        return "the price of an order is damaged"
-    tick = <uint32_t>order.price_units // book.tick_units
     side = side_of(order.side)
-    if tick * book.tick_units != <uint32_t>order.price_units \
+    if not tick_from_price(book, order.price_units, &tick) \
             or book.best_rank[side ^ 1] >= rank_of(tick, side ^ 1):
         return "the price of an order is damaged"
     if source_has_stream(order.source) and index_find(
@@ -523,5 +520,7 @@ cdef const char *load_order(State *state, const Sections *saved, uint32_t slot) 
                 or saved.options[order.options].kind != EXT_OPTIONS:
             return "the options of an order are damaged"
         options = &saved.options[order.options]
-    rest_order(state, book, order, tick, saved.clients[slot].text, options)
+    taken = pool_take(&state.pool)
+    state.pool.orders[taken] = order[0]
+    rest_order(state, book, taken, tick, saved.clients[slot].text, options)
     return NULL

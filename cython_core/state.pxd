@@ -117,6 +117,24 @@ cdef inline void set_last_number(State *state, Account *account, uint8_t channel
         account.channels = channel_row(state)
     state.channels[<size_t>account.channels * CHANNELS + channel] = user_ref_num
 
+cdef inline void set_order(Order *order, const Event *event, uint32_t account,
+                           uint64_t order_id) noexcept nogil:
+    """An order as the event or command says, with nothing executed and no options yet."""
+    order.open_lots = event.quantity_lots
+    order.order_id = order_id
+    order.chain_done_lots = 0
+    order.price_units = event.price_units
+    order.user_ref_num = event.user_ref_num
+    order.account = account
+    order.options = 0
+    order.instrument_id = event.instrument_id
+    order.user_ref_idx = event.user_ref_idx
+    order.side = event.side
+    order.time_in_force = event.time_in_force
+    order.attributes = event.attributes
+    order.source = event.source
+    order.flags = event.flags & (FLAG_POST_ONLY | FLAG_POST_ONLY_SET)
+
 cdef inline bint side_is_known(uint8_t side) noexcept nogil:
     return side == c'B' or side == c'S' or side == c'T' or side == c'E'
 
@@ -136,19 +154,16 @@ cdef inline void count_message(Account *account, uint8_t source) noexcept nogil:
     """One more sequenced message, if the source has a stream."""
     account.stream_next += source_has_stream(source)
 
-cdef inline uint32_t rest_order(State *state, Book *book, const Order *order, uint32_t tick,
-                                const char *client_order, const ExtOptions *options) noexcept nogil:
-    """Put a copy of the order into the book, its queue and the index."""
-    cdef uint32_t slot = pool_take(&state.pool)
-    cdef Order *resting = &state.pool.orders[slot]
-    resting[0] = order[0]
+cdef inline void rest_order(State *state, Book *book, uint32_t slot, uint32_t tick,
+                            const char *client_order, const ExtOptions *options) noexcept nogil:
+    """Put an order of the slab into the book, its queue and the index."""
+    cdef Order *order = &state.pool.orders[slot]
     memcpy(state.pool.clients[slot].text, client_order, 14)
-    resting.options = options_take(&state.pool, options) if options != NULL else 0
+    order.options = options_take(&state.pool, options) if options != NULL else 0
     book_add(book, &state.levels, state.pool.orders, slot, side_of(order.side), tick)
     if source_has_stream(order.source):
         index_insert(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
     state.accounts[order.account].open_orders += 1
-    return slot
 
 cdef inline void forget_order(State *state, uint32_t slot) noexcept nogil:
     """Give back all that belongs to an order but its place in the book."""

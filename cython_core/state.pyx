@@ -96,7 +96,7 @@ cdef void state_define_instrument(State *state, const Event *event) noexcept nog
     INVARIANT(book.orders == 0 or book.tick_units == tick_units,
               "the tick of an instrument stays while orders rest")
     book.instrument_id = event.instrument_id
-    book.tick_units = tick_units
+    set_tick(book, tick_units)
     book.quantity_max_lots = ext.quantity_max_lots
     memcpy(&state.instruments[event.instrument_id], event, sizeof(Definition))
     if event.instrument_id >= state.instruments_end:
