@@ -718,36 +718,57 @@ cdef inline bint apply_command(Run *run, const Event *command) noexcept nogil:
     return account_action(run, command, slot)
 
 
-cdef inline void look_far(Run *run, const Event *command, uint32_t *tags) noexcept nogil:
-    """Far ahead of its turn: fetch the index line that a command will ask for."""
+cdef inline uint32_t look_far(Run *run, const Event *command) noexcept nogil:
+    """Far ahead of its turn: fetch the index line that a command will ask for.
+
+    Returns what look_near needs: the tick of a new order, the hash of another's handle.
+    """
+    cdef State *state = run.state
     cdef uint32_t number = command.user_ref_num
+    cdef uint32_t tick = 0
+    cdef uint32_t tag
+    cdef const Book *book
     if command.kind < CMD_ENTER or command.kind > CMD_MODIFY:
-        tags[0] = 0
-        return
+        return 0
     if command.kind == CMD_REPLACE:
         number = (<const ExtReplace *>&command[1]).orig_user_ref_num
-    tags[0] = index_tag(account_slot(run.state, command.account_id), command.user_ref_idx, number)
-    index_prefetch(&run.state.index, tags[0])
+    tag = index_tag(account_slot(state, command.account_id), command.user_ref_idx, number)
+    index_prefetch(&state.index, tag)
+    if command.kind != CMD_ENTER:
+        return tag
+    book = &state.books[command.instrument_id]
+    if book.instrument_id == 0 or not tick_from_price(book, command.price_units, &tick):
+        return 0
+    if book_in_window(book, tick):
+        memory_prefetch(&book.window.levels[tick - book.window.base])
+    return tick
 
 
-cdef inline uint32_t look_near(Run *run, const Event *command, uint32_t tag) noexcept nogil:
-    """Nearer: fetch the order itself. Returns its slot, or 0."""
+cdef inline uint32_t look_near(Run *run, const Event *command, uint32_t hint) noexcept nogil:
+    """Nearer: fetch the level of a new order (returned), or the order of a handle (its slot)."""
     cdef State *state = run.state
-    cdef uint32_t slot = 0
-    if command.kind >= CMD_REPLACE and command.kind <= CMD_MODIFY:
-        slot = index_guess(&state.index, tag)
-        memory_prefetch(&state.pool.orders[slot])
-    return slot
+    cdef const Book *book
+    cdef uint32_t found = 0
+    if command.kind == CMD_ENTER:
+        book = &state.books[command.instrument_id]
+        if book_in_window(book, hint):
+            found = book.window.levels[hint - book.window.base]
+        memory_prefetch(&state.levels.items[found])
+    elif command.kind >= CMD_REPLACE and command.kind <= CMD_MODIFY:
+        found = index_guess(&state.index, hint)
+        memory_prefetch(&state.pool.orders[found])
+    return found
 
 
-cdef inline void look_next(Run *run, uint32_t slot) noexcept nogil:
-    """Just before its turn: fetch the neighbours that removing the order will touch."""
+cdef inline void look_next(Run *run, const Event *command, uint32_t found) noexcept nogil:
+    """Just before its turn: fetch the neighbours in the queue, which will be linked anew."""
     cdef State *state = run.state
-    cdef const Order *order = &state.pool.orders[slot]
-    if slot:
-        memory_prefetch(&state.pool.orders[order.next])
-        memory_prefetch(&state.pool.orders[order.prev])
-        memory_prefetch(&state.levels.items[order.level])
+    if command.kind == CMD_ENTER:
+        memory_prefetch(&state.pool.orders[state.levels.items[found].tail])
+    else:
+        memory_prefetch(&state.pool.orders[state.pool.orders[found].next])
+        memory_prefetch(&state.pool.orders[state.pool.orders[found].prev])
+        memory_prefetch(&state.levels.items[state.pool.orders[found].level])
 
 
 cdef uint64_t apply_wide(Run *run, const Event *commands, size_t units) noexcept nogil:
@@ -755,8 +776,8 @@ cdef uint64_t apply_wide(Run *run, const Event *commands, size_t units) noexcept
 
     Looks ahead by units, so it comes upon extension units too; they look like no command.
     """
-    cdef uint32_t tags[LOOK_RING]
-    cdef uint32_t slots[LOOK_RING]
+    cdef uint32_t hints[LOOK_RING]
+    cdef uint32_t found[LOOK_RING]
     cdef uint64_t answered = 0
     cdef size_t position = 0
     cdef size_t far = 0
@@ -768,15 +789,15 @@ cdef uint64_t apply_wide(Run *run, const Event *commands, size_t units) noexcept
         command = &commands[position]
         end = min(position + LOOK_FAR, units - 1)
         while far < end:
-            look_far(run, &commands[far], &tags[far % LOOK_RING])
+            hints[far % LOOK_RING] = look_far(run, &commands[far])
             far += 1
         end = min(position + LOOK_NEAR, far)
         while near < end:
-            slots[near % LOOK_RING] = look_near(run, &commands[near], tags[near % LOOK_RING])
+            found[near % LOOK_RING] = look_near(run, &commands[near], hints[near % LOOK_RING])
             near += 1
         end = min(position + LOOK_NEXT, near)
         while next < end:
-            look_next(run, slots[next % LOOK_RING])
+            look_next(run, &commands[next], found[next % LOOK_RING])
             next += 1
         position += 1 + <size_t>command.ext_count
         INVARIANT(position <= units, "a command's extension units are in its batch")

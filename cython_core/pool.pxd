@@ -44,7 +44,12 @@ cdef extern from *:
         }
         return grown;
     }
-    #define memory_prefetch(address) __builtin_prefetch((const void *)(address))
+    /* The empty asm keeps GCC from dropping a function that does nothing but fetch. */
+    #define memory_prefetch(address)                        \\
+        do {                                                \\
+            __builtin_prefetch((const void *)(address));    \\
+            __asm__ volatile("");                           \\
+        } while (0)
     #endif
     """
     void memory_free(void *memory, size_t bytes) noexcept nogil
