@@ -260,6 +260,14 @@ cdef class ChunkIndex:
         return None
 
     @property
+    def room_units(self):
+        """Units of whole blocks after which the next chunk begins: what may be added as one
+        batch without making a chunk longer than a lookup reads."""
+        if self.chunk_count and self.chunk_units < UNITS_PER_CHUNK:
+            return UNITS_PER_CHUNK - self.chunk_units
+        return UNITS_PER_CHUNK
+
+    @property
     def chunk_total(self):
         """Chunks in this segment so far."""
         return self.chunk_count

@@ -116,6 +116,7 @@ class LogWalk:
         self._notes: list[str] = []
         self.ending: Ending | None = None
         self.blocks_bytes = 0
+        self.run_units = RUN_UNITS
 
     @property
     def blocks(self) -> int:
@@ -131,10 +132,12 @@ class LogWalk:
     def runs(self, run_units: int = RUN_UNITS) -> Iterator[Run]:
         """Yield the events in order, in runs of whole blocks of one segment.
 
-        An empty block is no run. Raises JournalError when a file can't be read.
+        Who takes the runs may set `run_units` for the next one. An empty block is no run. Raises
+        JournalError when a file can't be read.
         """
+        self.run_units = run_units
         while True:
-            damage = yield from self._segment_runs(run_units)
+            damage = yield from self._segment_runs()
             if self._until and self._offset == self._until.offset and (
                     self._segment == self._until.segment):
                 self._end("")
@@ -142,19 +145,19 @@ class LogWalk:
             if not self._go_to_next(damage):
                 return
 
-    def _segment_runs(self, run_units: int) -> Generator[Run, None, str]:
+    def _segment_runs(self) -> Generator[Run, None, str]:
         """The runs of one segment; returns what was wrong at its end, or ""."""
         try:
             file = self._storage.open(segment_name(self._segment))
         except OSError as error:
             return f"the segment can't be opened: {error.strerror}"
         try:
-            yield from self._walk(file, run_units)
+            yield from self._walk(file)
         finally:
             file.close()
         return self._end_of_segment()
 
-    def _walk(self, file: File, run_units: int) -> Iterator[Run]:
+    def _walk(self, file: File) -> Iterator[Run]:
         walker, size = self._walker, file.size()
         if self._until and self._segment == self._until.segment:
             size = min(size, self._until.offset)
@@ -164,7 +167,7 @@ class LogWalk:
                 base = self._offset
                 data = file.pread(max(min(max(want, WINDOW_BYTES), size - base), 0), base)
             start, batch = self._offset, EventBatch()
-            self._offset = base + walker.take(data, start - base, run_units, batch)
+            self._offset = base + walker.take(data, start - base, self.run_units, batch)
             self.blocks_bytes += self._offset - start
             if len(batch):
                 yield Run(batch, self._segment, start)

@@ -97,7 +97,7 @@ def _walk(storage: Storage, header: record.SegmentHeader, snapshot: Snapshot | N
     before = snapshot and _join(storage, header, snapshot)
     walk = LogWalk(storage, before and before.cursor)
     feed = _Feed(storage, walk, matcher, snapshot.streams if snapshot else StreamIndex())
-    for run in walk.runs():
+    for run in walk.runs(feed.index.current.room_units):
         feed.take(run)
     ending = _ending(walk)
     feed.finish()
@@ -179,6 +179,8 @@ class _Feed:
         """One run of the walk."""
         self._enter(run.segment)
         self.index.add(run.offset, run.batch)
+        # A run that went on beyond the end of a chunk would make it longer than a lookup reads.
+        self._walk.run_units = self.index.current.room_units
         if run.batch.first_seq + run.batch.event_count > self._matcher_from:
             self._replay(record.events_from(run.batch, self._matcher_from))
 

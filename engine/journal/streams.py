@@ -156,6 +156,7 @@ class StreamReader:
             if run.segment != segment:
                 break
             index.add(run.offset, run.batch)
+            walk.run_units = index.room_units
         if walk.ending is not None and walk.ending.damage:
             cursor = walk.ending.cursor
             raise JournalCorrupt(walk.ending.damage, segment_name(cursor.segment), cursor.offset,

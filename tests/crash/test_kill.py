@@ -149,7 +149,7 @@ async def load_and_kill(daemon: Daemon, streams: list[Stream], chance: random.Ra
     """Trade for a random while, then kill."""
     clients = [asyncio.create_task(Load(stream, chance).run(daemon.port, name))
                for name, stream in zip(ACCOUNTS, streams, strict=True)]
-    await asyncio.sleep(chance.uniform(0.005, 0.15))
+    await asyncio.sleep(chance.uniform(0.02, 0.35))
     daemon.kill()
     await asyncio.gather(*clients)
 

@@ -80,6 +80,8 @@ class Wire:
         """Log in; returns the acceptance or the reject's letter."""
         self.send(build_login(username, password, session, sequence, **more))
         kind, payload = await self.packet()
+        if not kind:
+            raise ConnectionResetError("closed in place of an answer to the login")
         if kind == "J":
             return payload.decode()
         assert kind == "A", kind
