@@ -14,7 +14,7 @@ streams out of events (DESIGN section 6):
 Counting costs some nanoseconds per event, on the events as they commit; recovery counts the same.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 

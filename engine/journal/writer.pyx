@@ -10,7 +10,7 @@ interpreter's switch interval (5 ms) whenever the loop has work.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 
 import os
 import signal
@@ -36,8 +36,6 @@ cdef extern from "<semaphore.h>" nogil:
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_t:
         pass
-    int pthread_create(pthread_t *thread, void *attributes, void *(*start)(void *) noexcept nogil,
-                       void *argument)
     int pthread_join(pthread_t thread, void **result)
 
 cdef extern from *:
