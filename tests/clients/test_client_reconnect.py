@@ -98,7 +98,7 @@ async def test_a_connection_cut_at_random_bytes_loses_and_repeats_nothing(
             listener = Listener(client)
             proxy.bytes_max = bytes_max
             proxy.cut_all()
-            answers = await trade_at_random(client, 1_000 if long_profile else 40, seed=7)
+            answers = await trade_at_random(client, bytes_max // (10 if long_profile else 150), seed=7)
             proxy.bytes_max = 0
             end = await client.account_query()
             await listener.until(end.sequence)
