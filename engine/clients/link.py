@@ -70,6 +70,10 @@ class Link(asyncio.Protocol):
         else:
             self._transport.abort()
 
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone. Shielded: who stops waiting closes nothing."""
+        await asyncio.shield(self.closed)
+
     # -- called by asyncio -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

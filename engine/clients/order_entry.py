@@ -187,7 +187,7 @@ class OrderEntryClient:
             self._flush()
             self._link.write(soupbin.LOGOUT_REQUEST)
             self._link.close()
-            await self._link.closed
+            await self._link.wait_closed()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -218,7 +218,7 @@ class OrderEntryClient:
         done, _ = await asyncio.wait((found, link.closed), timeout=self._login_timeout_s,
                                      return_when=asyncio.FIRST_COMPLETED)
         link.close()
-        await link.closed
+        await link.wait_closed()
         if found not in done:
             raise ConnectionLostError("no answer to an account query")
         self._take_query(decode(*found.result()))
@@ -260,7 +260,7 @@ class OrderEntryClient:
                 if link is None:
                     raise RuntimeError("there is no connection to keep")
                 connected_at = loop.time()
-                await link.closed
+                await link.wait_closed()
                 if self._closing:
                     return
                 if not link.ended:

@@ -98,7 +98,8 @@ async def test_a_connection_cut_at_random_bytes_loses_and_repeats_nothing(
             listener = Listener(client)
             proxy.bytes_max = bytes_max
             proxy.cut_all()
-            answers = await trade_at_random(client, bytes_max // (10 if long_profile else 150), seed=7)
+            rounds = bytes_max // (10 if long_profile else 150)
+            answers = await trade_at_random(client, rounds, seed=7)
             proxy.bytes_max = 0
             end = await client.account_query()
             await listener.until(end.sequence)
@@ -114,13 +115,14 @@ async def test_a_killed_and_restarted_venue_loses_and_repeats_nothing(
     async with CuttingProxy(daemon.port, seed, bytes_max=0) as proxy:
         async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
             listener = Listener(client)
-            trading = asyncio.create_task(trade_at_random(client, 400, seed))
-            for _ in range(10 if long_profile else 2):
-                await asyncio.sleep(0.05)
+            answers: dict[int, Any] = {}
+            for kill in range(10 if long_profile else 2):
+                trading = asyncio.create_task(trade_at_random(client, 100, seed + kill))
+                await asyncio.sleep(0.02)
                 daemon.kill()
                 await asyncio.to_thread(daemon.start)
                 proxy.port_upstream = daemon.port
-            answers = await trading
+                answers |= await trading
             end = await client.account_query()
             await listener.until(end.sequence)
         assert client.reconnects >= 2
@@ -215,9 +217,9 @@ async def test_messages_that_the_venue_no_longer_keeps_end_the_client_with_a_cle
             await maker.enter("GOOG", "S", 1_000, "500.00")
             proxy.port_upstream = 1
             proxy.cut_all()
-            for _ in range(400):
-                last = taker.enter("GOOG", "B", 1, "500.00")
-            await last
+            for _ in range(20):
+                answers = [taker.enter("GOOG", "B", 1, "500.00") for _ in range(20)]
+                await answers[-1]
             proxy.port_upstream = daemon.port
             with pytest.raises(ResumeError, match="no longer has message"):
                 async for _ in maker.executions():

@@ -123,7 +123,7 @@ class _Drive:
         for link in self._links:
             link.write(soupbin.LOGOUT_REQUEST)
             link.close()
-            await link.closed
+            await link.wait_closed()
 
     async def run(self) -> float:
         """Send all; returns the seconds from the first message to the last answer."""
