@@ -22,6 +22,7 @@ from cython_core.errors import CoreError
 
 cdef enum:
     NUMBER_MAX = 0xFFFFFFFF     # the last user_ref_num there is
+    NO_REASON = 0x10000         # not an OUCH reason: those have 16 bits, and the door may give 0
     ATTR_OF_MESSAGE = 0x13      # display and ISO: a Replace brings its own
     ATTR_OF_ORDER = 0xEC        # capacity and cross type: they stay
     WIDE_BUCKETS = 1 << 12      # buckets of the index from which on to fetch memory ahead
@@ -167,7 +168,7 @@ cdef inline bint must_not_trade(Run *run, const Book *book, const Order *taker,
 
 
 cdef inline bint rests_after_matching(Run *run, Book *book, Order *taker, uint32_t tick,
-                                     const ExtOptions *options) noexcept nogil:
+                                      const ExtOptions *options) noexcept nogil:
     """An accepted order meets the book. True when something of it is open and may rest."""
     cdef uint32_t opposite = side_of(taker.side) ^ 1
     cdef bint market = price_is_market(taker.price_units)
@@ -242,26 +243,26 @@ cdef inline bint time_in_force_is_known(uint8_t time_in_force) noexcept nogil:
 
 
 cdef inline uint32_t door_reason(const Event *command) noexcept nogil:
-    """What the codec refused, 0 for nothing. Letters that it must not let through count too."""
+    """What the codec refused, or NO_REASON. Letters that it must not let through count too."""
     if command.flags & FLAG_DOOR_REASON:
         return <uint32_t>command.order_id & 0xFFFF
     if not side_is_known(command.side):
         return REJECT_SIDE
     if not time_in_force_is_known(command.time_in_force):
         return REJECT_OTHER
-    return 0
+    return NO_REASON
 
 
 cdef inline uint32_t enter_reason(const Account *account, const Book *book, const Event *command,
                                   const ExtOptions *options, uint32_t *tick) noexcept nogil:
-    """Why an Enter Order is refused, 0 if it is not; `tick` gets the price of a limit order."""
+    """Why an Enter Order is refused, or NO_REASON; `tick` gets the price of a limit order."""
     cdef uint32_t reason
     if command.flags & FLAG_RATE_EXCEEDED:
         return REJECT_RISK_MESSAGE_RATE
     if account.entry_disabled:
         return REJECT_FIRM
     reason = door_reason(command)
-    if reason:
+    if reason != NO_REASON:
         return reason
     if book.instrument_id == 0:
         return REJECT_SYMBOL
@@ -273,11 +274,12 @@ cdef inline uint32_t enter_reason(const Account *account, const Book *book, cons
     if options != NULL and options.present & 1 << 3 and options.min_quantity_lots and (
             command.time_in_force != c'3' or options.min_quantity_lots > command.quantity_lots):
         return REJECT_MIN_QUANTITY
+    reason = 0
     if account.limited:
-        return limits_reason(account, book, command.price_units, command.side,
-                             command.quantity_lots, command.quantity_lots,
-                             may_rest(command.price_units, command.time_in_force))
-    return 0
+        reason = limits_reason(account, book, command.price_units, command.side,
+                               command.quantity_lots, command.quantity_lots,
+                               may_rest(command.price_units, command.time_in_force))
+    return reason if reason else NO_REASON
 
 
 cdef inline bint enter(Run *run, const Event *command, uint32_t slot) noexcept nogil:
@@ -294,7 +296,7 @@ cdef inline bint enter(Run *run, const Event *command, uint32_t slot) noexcept n
         return last == NUMBER_MAX
     set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
     reason = enter_reason(account, book, command, options, &tick)
-    if reason:
+    if reason != NO_REASON:
         reject(run, account, command, reason)
         return True
     taker = pool_take(&state.pool)
@@ -401,7 +403,7 @@ cdef bint replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
     cdef Account *account = &state.accounts[slot]
     cdef const ExtReplace *ext = <const ExtReplace *>&command[1]
     cdef uint32_t tick = 0
-    cdef uint32_t reason = 0
+    cdef uint32_t reason = NO_REASON
     cdef uint32_t found
     cdef const ExtOptions *options
     cdef Order *original
@@ -418,7 +420,7 @@ cdef bint replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
         reason = REJECT_FIRM
     elif command.flags & FLAG_DOOR_REASON and command.flags & FLAG_UNSERVED:
         reason = <uint32_t>command.order_id & 0xFFFF
-    if reason:
+    if reason != NO_REASON:
         set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
         reject(run, account, command, reason)
         return True
@@ -552,10 +554,10 @@ cdef bint firm_is_foreign(const Account *account, const char *firm) noexcept nog
 
 
 cdef uint32_t action_reason(const Account *account, const AccountAction *command) noexcept nogil:
-    """Why a mass cancel, disable or enable is refused, 0 if it is not."""
+    """Why a mass cancel, disable or enable is refused, or NO_REASON."""
     if command.flags & FLAG_DOOR_REASON:
         return <uint32_t>command.order_id & 0xFFFF
-    return REJECT_FIRM if firm_is_foreign(account, command.firm) else 0
+    return REJECT_FIRM if firm_is_foreign(account, command.firm) else NO_REASON
 
 
 cdef bint mass_cancel_hits(const State *state, const AccountAction *command,
@@ -602,7 +604,7 @@ cdef bint account_action(Run *run, const Event *command, uint32_t slot) noexcept
         return False
     set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
     reason = action_reason(account, <const AccountAction *>command)
-    if reason:
+    if reason != NO_REASON:
         reject(run, account, command, reason)
         return True
     if command.kind != CMD_MASS_CANCEL:
