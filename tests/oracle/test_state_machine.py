@@ -223,6 +223,6 @@ class VenueMachine(RuleBasedStateMachine):
 
 
 VenueMachine.TestCase.settings = settings(
-    max_examples=3_000 if LONG else 150, stateful_step_count=60 if LONG else 50, deadline=None,
+    max_examples=1_000 if LONG else 150, stateful_step_count=60 if LONG else 50, deadline=None,
     suppress_health_check=list(HealthCheck))
 TestVenueMachine = VenueMachine.TestCase

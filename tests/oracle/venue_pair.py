@@ -162,6 +162,9 @@ class VenuePair:
         if self.log:
             whole = b"".join(bytes(events) for events in self.log)
             joined.replay(EventBatch.from_bytes(whole, 1))
+            checked = Matcher()
+            assert checked.apply_logged(EventBatch.from_bytes(whole, 1), EventBatch()) == -1
+            self._is_the_same(checked, live_hash)
         self._is_the_same(joined, live_hash)
         if self.saved is not None:
             resumed = Matcher.load(self.saved)
