@@ -22,8 +22,6 @@ from engine.queues import BatchQueue
 if TYPE_CHECKING:
     from cython_core.matcher import Matcher
 
-# Batches taken from the queue at once.
-GROUP_UNITS = 65_536
 # What is kept goes in parts, the oldest first: so many of them are full at once.
 PARTS = 16
 BATCHES_PER_PART = 4096
@@ -65,13 +63,15 @@ class MemoryLog:
 
     async def run(self, source: BatchQueue[EventBatch],
                   sinks: list[BatchQueue[EventBatch]]) -> None:
-        """Hand every batch on; ends, and closes the sinks, when the source is closed."""
-        while batches := await source.get_many(GROUP_UNITS):
+        """Hand every batch on, in the turn of the loop in which it comes; ends, and closes the
+        sinks, when the source is closed."""
+        def take(batches: list[EventBatch]) -> None:
             for batch in batches:
                 self._keep(batch)
-            for sink in sinks:
-                for batch in batches:
-                    await sink.put(batch)
+                for sink in sinks:
+                    sink.put_nowait(batch)
+
+        await source.hand_to(take)
         for sink in sinks:
             sink.close()
 
