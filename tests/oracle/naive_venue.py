@@ -21,7 +21,8 @@ LIMIT_PRICE_MAX = 1_999_999_999
 MARKET_PRICES_FROM = 0x7FFFFFFF
 MARKET_PRICE_CROSS = 2_000_000_000
 NUMBER_MAX = 2**32 - 1
-DAY, GTC, IOC, FOK = "0", "1", "3", "4"
+SIDES = ("B", "S", "T", "E")
+TIMES_IN_FORCE = DAY, GTC, IOC, FOK = "0", "1", "3", "4"
 # A Modify may only change the marking of a short sale (PROTOCOLS 2.1).
 SIDE_CHANGES = {("S", "E"), ("S", "T"), ("E", "T")}
 # These options belong to one message and are never inherited by a replacement (PROTOCOLS 2.2).
@@ -180,6 +181,10 @@ class NaiveVenue:
             return Reject.FIRM
         if Flag.DOOR_REASON in command.flags:
             return command.door_reason
+        if command.side not in SIDES:
+            return Reject.SIDE
+        if command.time_in_force not in TIMES_IN_FORCE:
+            return Reject.OTHER
         if command.instrument_id not in self.instruments:
             return Reject.SYMBOL
         instrument = self.instruments[command.instrument_id]
@@ -326,6 +331,7 @@ class NaiveVenue:
         instrument = self.instruments[original.instrument_id]
         return (
             Flag.DOOR_REASON not in command.flags
+            and command.time_in_force in TIMES_IN_FORCE
             and 0 < command.quantity_lots <= instrument["quantity_max_lots"]
             and command.quantity_lots > original.chain_done_lots
             and _price_is_good(command.price_units, instrument)

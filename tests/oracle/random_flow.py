@@ -217,7 +217,7 @@ class RandomFlow:
         """A command with a value at the edge of its type, or one refused at the door."""
         draw = self.random
         command = draw.choice((self.enter, self.marketable, self.replace, self.cancel))()
-        spoil = draw.randrange(6)
+        spoil = draw.randrange(7)
         if spoil == 0:
             command.quantity_lots = draw.choice(ODD_QUANTITIES)
         elif spoil == 1 and command.kind != Kind.CMD_CANCEL:
@@ -232,8 +232,14 @@ class RandomFlow:
             command.flags |= draw.choice((Flag.RATE_EXCEEDED, Flag.DOOR_REASON,
                                           Flag.DOOR_REASON | Flag.UNSERVED))
             if Flag.DOOR_REASON in command.flags:
-                command.door_reason = draw.choice((Reject.PEG, Reject.DISPLAY, Reject.OTHER))
+                command.door_reason = draw.choice((Reject.PEG, Reject.DISPLAY, 0))
                 command.raw = draw.choice((b"", b"U" * 47, bytes(range(150))))
+        elif spoil == 6 and command.kind != Kind.CMD_CANCEL:
+            command.time_in_force = draw.choice(("", "2", "5", command.time_in_force))
+            if command.kind == Kind.CMD_ENTER:
+                command.side = draw.choice(("", "b", "X", command.side))
+            else:
+                command.command_side = draw.choice(("b", "X", command.command_side))
         return command
 
     # Pieces

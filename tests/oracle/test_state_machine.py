@@ -41,7 +41,7 @@ odd_prices = st.sampled_from((
     None, None, None, None, None, None, -2**63, -1, 0, 1, 699, 1_999_999_999, 2_000_000_000,
     2_000_000_001, 2**31 - 2, 2**31 - 1, 2**31, 2**63 - 1))
 number_steps = st.sampled_from((1, 1, 1, 1, 1, 1, 0, -1, 7, "last"))
-times_in_force = st.sampled_from("0000011334")
+times_in_force = st.sampled_from("000000113345")
 post_only = st.sampled_from((
     Flag(0), Flag(0), Flag(0), Flag(0), Flag.POST_ONLY_SET, Flag.POST_ONLY_SET | Flag.POST_ONLY))
 door_flags = st.sampled_from((
@@ -94,16 +94,18 @@ class VenueMachine(RuleBasedStateMachine):
     @rule(account_id=accounts, channel=channels, step=number_steps, instrument_id=instruments,
           side=sides, quantity_lots=quantities, away=ticks_away, odd=odd_prices,
           time_in_force=times_in_force, flags=post_only, door=door_flags, source=sources,
-          extra=options, unknown=st.sampled_from((False,) * 9 + (True,)))
+          extra=options, unknown=st.sampled_from((False,) * 9 + (True,)),
+          reason=st.sampled_from((0, Reject.DISPLAY)))
     def enter(self, account_id: int, channel: int, step: int | str, instrument_id: int, side: str,
               quantity_lots: int, away: int, odd: int | None, time_in_force: str, flags: Flag,
-              door: Flag, source: Source, extra: dict[str, Any], unknown: bool) -> None:
+              door: Flag, source: Source, extra: dict[str, Any], unknown: bool,
+              reason: int) -> None:
         self.pair.send([Command(
             Kind.CMD_ENTER, account_id, self.number(account_id, channel, step), channel,
             UNKNOWN_INSTRUMENT if unknown else instrument_id, side, quantity_lots,
             price_of(instrument_id, away, odd), time_in_force, client_order="text",
             source=source, flags=flags | door, options=extra, raw=b"R" * 70 if door else b"",
-            door_reason=Reject.DISPLAY if Flag.DOOR_REASON in door else 0)])
+            door_reason=reason if Flag.DOOR_REASON in door else 0)])
 
     @rule(account_id=accounts, instrument_id=instruments, channel=channels,
           orders=st.lists(st.tuples(sides, st.integers(1, 20), ticks_away,
