@@ -126,14 +126,14 @@ class Journal:
 
         # What was committed: where its messages are.
         self.index = state.streams
-        self._counted = state.cursor
+        self.counted = state.cursor
         self._names = WireNames()
         for instrument_id, instrument in state.matcher.instruments().items():
             self._names.define(instrument_id, instrument["wire_symbol"])
         self._learner = Streams(self._names)
         self._streams = StreamReader(storage, self.index, self.log_id, self._names, self._end_of,
                                      self._note)
-        self._snapshots = Snapshotter(storage, state.log_id, 1 + self._config.snapshots_kept,
+        self.snapshots = Snapshotter(storage, state.log_id, 1 + self._config.snapshots_kept,
                                       state.snapshot_seq, self._note)
         self._running = False
         self._placing = False
@@ -182,12 +182,12 @@ class Journal:
     @property
     def snapshot_seq(self) -> int:
         """The seq of the newest snapshot in place; 0 without any."""
-        return self._snapshots.newest_seq
+        return self.snapshots.newest_seq
 
     @property
     def snapshot_pause_ns(self) -> int:
         """How long trading stood still for the last snapshot."""
-        return self._snapshots.pause_ns
+        return self.snapshots.pause_ns
 
     def session_id(self, generation: int) -> str:
         """The name of a generation's session, 10 characters."""
@@ -303,7 +303,7 @@ class Journal:
 
     async def _hand_on(self, group: Group, sinks: list[BatchQueue[EventBatch]]) -> None:
         self._count(group)
-        if self._snapshots.written_seq and self._snapshots.written_seq <= self.synced_seq:
+        if self.snapshots.written_seq and self.snapshots.written_seq <= self.synced_seq:
             self._in_background(self._place_snapshot())
         for sink in sinks:
             for batch in group.batches:
@@ -324,7 +324,7 @@ class Journal:
         if self.index.current.definitions != definitions:
             for batch in group.batches:
                 self._learner.route(batch, batch.first_seq)
-        self._counted = group.end
+        self.counted = group.end
 
     # -- segments ----------------------------------------------------------------------------
 
@@ -337,7 +337,7 @@ class Journal:
 
     def _close_index(self) -> None:
         """The chunk index of the segment that was left becomes a file."""
-        number, chain = self.index.segment, self._counted.chain
+        number, chain = self.index.segment, self.counted.chain
         chunks = self.index.next_segment(number + 1)
         keep = partial(write_index, self._storage, self.log_id, number, chain, chunks)
         if self._running:
@@ -402,7 +402,7 @@ class Journal:
         return self._streams.can_read(account_id, from_number)
 
     def _end_of(self, segment: int, size: int) -> int:
-        return self._counted.offset if segment == self._counted.segment else size
+        return self.counted.offset if segment == self.counted.segment else size
 
     # -- snapshots ---------------------------------------------------------------------------
 
@@ -412,17 +412,17 @@ class Journal:
         Called between two batches; returns after the fork.
         """
         events = self._config.snapshot_events
-        if (not events or matcher.next_seq <= self._snapshots.begun_seq + events
-                or self._snapshots.busy):
+        if (not events or matcher.next_seq <= self.snapshots.begun_seq + events
+                or self.snapshots.busy):
             return False
-        self._snapshots.begin(matcher, self.index, self._counted)
+        self.snapshots.begin(matcher, self.index, self.counted)
         return True
 
     async def _place_snapshot(self) -> None:
         if not self._placing:
             self._placing = True
             try:
-                await asyncio.to_thread(self._snapshots.put_in_place)
+                await asyncio.to_thread(self.snapshots.put_in_place)
                 await self._retire()
             finally:
                 self._placing = False
@@ -431,7 +431,7 @@ class Journal:
         """Remove the segments that journal.retain_segments lets go and no snapshot needs."""
         if not self._config.retain_segments:
             return
-        first = min(self._counted.segment - self._config.retain_segments + 1,
+        first = min(self.counted.segment - self._config.retain_segments + 1,
                     await asyncio.to_thread(oldest_segment_needed, self._storage))
         if await asyncio.to_thread(remove_segments, self._storage, first):
             self.index.forget_before(first)
@@ -450,8 +450,8 @@ class Journal:
             if not self._closed:
                 self._write_empty(record.CLOSING)
                 self._closed = True
-            if self._snapshots.newest_seq != self.committed_seq and self.committed_seq:
-                self._snapshots.write_last(matcher, self.index, self._counted)
+            if self.snapshots.newest_seq != self.committed_seq and self.committed_seq:
+                self.snapshots.write_last(matcher, self.index, self.counted)
         except OSError as error:
             raise _disk_error("the journal can't be closed", error) from error
         finally:
@@ -466,7 +466,7 @@ class Journal:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
-        self._snapshots.stop()
+        self.snapshots.stop()
         self._streams.close()
         self._syncer.close()
         self._log.close(loop)

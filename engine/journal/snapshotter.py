@@ -45,6 +45,11 @@ class Snapshotter:
         return bool(self._child or self._written_seq)
 
     @property
+    def writing(self) -> bool:
+        """Whether a child is at work."""
+        return bool(self._child)
+
+    @property
     def written_seq(self) -> int:
         """Seq of the snapshot that waits for the log; 0 when none does."""
         return self._written_seq
