@@ -519,5 +519,5 @@ def _new_log(config: Config, storage: Storage) -> bytes:
     log_id = os.urandom(16)
     size = whole_pages(config.journal.first_segment_bytes)
     header = record.segment_header(log_id, 1, 1, size, 1, 0)
-    make_segment(storage, 1, size, lambda done: False, header)
+    make_segment(storage, 1, size, storage.filler(), header)
     return log_id

@@ -26,7 +26,6 @@ from engine.journal.reader import (
     read_header,
 )
 from engine.journal.segment import (
-    FILL_BYTES,
     FOLDER,
     UNIT_BYTES,
     index_name,
@@ -34,7 +33,7 @@ from engine.journal.segment import (
     segment_numbers,
 )
 from engine.journal.snapshot import BadSnapshot, Snapshot, read_snapshot, snapshot_seqs
-from engine.journal.storage import Storage
+from engine.journal.storage import COPY_BYTES, Storage
 
 
 class State(NamedTuple):
@@ -261,8 +260,8 @@ def zero_from(storage: Storage, number: int, start: int) -> int:
     zeroed = 0
     try:
         size = file.size()
-        for offset in range(start, size, FILL_BYTES):
-            data = file.pread(min(FILL_BYTES, size - offset), offset)
+        for offset in range(start, size, COPY_BYTES):
+            data = file.pread(min(COPY_BYTES, size - offset), offset)
             if record.first_nonzero(data) >= 0:
                 file.pwritev([bytes(len(data))], offset)
                 zeroed += len(data)

@@ -12,20 +12,15 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Callable
 
-from engine.journal.storage import File, Storage
+from engine.journal.storage import File, Filler, Storage
 
 FOLDER = "journal"
 UNIT_BYTES = 64
-# Written between two syncs while filling: large enough to be quick, small enough that a commit
-# that comes in between waits little.
-FILL_BYTES = 1 << 20
 # Segments begin and end with pages.
 PAGE_BYTES = 4096
 
 _SEGMENT = re.compile(r"(\d{8})\.log")
-_ZEROS = bytes(FILL_BYTES)
 
 
 def segment_name(number: int) -> str:
@@ -49,14 +44,12 @@ def whole_pages(size_bytes: int) -> int:
     return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
-def make_segment(storage: Storage, number: int, size_bytes: int,
-                 pause: Callable[[int], bool], head: bytes = b"") -> None:
+def make_segment(storage: Storage, number: int, size_bytes: int, filler: Filler,
+                 head: bytes = b"") -> None:
     """Make a zero-filled segment file durably; it has its name only when it is whole.
 
-    `head` is put at its beginning.
-
-    `pause` is called with the bytes done after every step; it may wait, and with True it ends the
-    filling early: the rest of the file then has its blocks, but was not written.
+    `head` is put at its beginning. When the filler is hurried, the rest of the file has its blocks
+    on disk but was not written: it reads as zeros too. Raises OSError.
     """
     name = segment_name(number)
     unfinished = name.removesuffix(".log") + ".tmp"
@@ -65,14 +58,7 @@ def make_segment(storage: Storage, number: int, size_bytes: int,
     file = storage.open(unfinished, create=True)
     try:
         file.reserve(size_bytes)
-        done = 0
-        while done < size_bytes:
-            step = min(FILL_BYTES, size_bytes - done)
-            file.pwritev([memoryview(_ZEROS)[:step]], done)
-            file.fdatasync()
-            done += step
-            if pause(done):
-                break
+        filler.fill(file, 0, size_bytes)
         if head:
             file.pwritev([head], 0)
         file.fdatasync()
@@ -110,18 +96,15 @@ class SpareMaker:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._thread: threading.Thread | None = None
-        self._hurry = threading.Event()
-        self._number = 0
-        self._size_bytes = 0
+        self._filler = storage.filler()
         # Why the last filling failed; `take` tries again and meets the reason itself.
         self.error: OSError | None = None
 
     def start(self, number: int, size_bytes: int) -> None:
         """Begin to make segment `number`. The one before must have been taken."""
-        self._number, self._size_bytes = number, size_bytes
-        self.error = None
-        self._hurry.clear()
-        self._thread = threading.Thread(target=self._make, name="segment", daemon=True)
+        self.error, self._filler = None, self._storage.filler()
+        self._thread = threading.Thread(target=self._make, args=(number, size_bytes),
+                                        name="segment", daemon=True)
         self._thread.start()
 
     def take(self, number: int, size_bytes: int) -> File:
@@ -137,23 +120,19 @@ class SpareMaker:
                 file.reserve(size_bytes)
                 file.fdatasync()
             return file
-        make_segment(self._storage, number, size_bytes, lambda done: True)
+        make_segment(self._storage, number, size_bytes, self._filler)
         return self._storage.open(name, write=True)
 
     def wait(self) -> None:
         """End the filling that is under way, early."""
-        self._hurry.set()
+        self._filler.hurry()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
-    def _make(self) -> None:
+    def _make(self, number: int, size_bytes: int) -> None:
         try:
-            if not self._storage.exists(segment_name(self._number)):
-                make_segment(self._storage, self._number, self._size_bytes, self._pause)
+            if not self._storage.exists(segment_name(number)):
+                make_segment(self._storage, number, size_bytes, self._filler)
         except OSError as error:
             self.error = error
-
-    def _pause(self, done: int) -> bool:
-        # A breath after each step: the log's own syncs share the disk.
-        return self._hurry.wait(0.002)

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import JournalError
-from engine.journal.writer import NativeWriter
+from engine.journal.writer import NativeFiller, NativeWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Linux takes at most this many pieces in one pwritev (IOV_MAX).
 PIECES_MAX = 1024
 COPY_BYTES = 1 << 20
+FILL_BYTES = 1 << 16
 
 
 class File(Protocol):
@@ -72,6 +73,16 @@ class Writer(Protocol):
         """End, after the write that is under way."""
 
 
+class Filler(Protocol):
+    """Fills a file with zeros, in a thread of the caller's."""
+
+    def fill(self, file: File, offset: int, size: int) -> None:
+        """Write and sync zeros from `offset` up to `size`, or until `hurry`. Raises OSError."""
+
+    def hurry(self) -> None:
+        """End the filling that is under way, and every later one."""
+
+
 class Storage(Protocol):
     """A directory of files. `forks`: a forked child can write them too."""
 
@@ -79,6 +90,9 @@ class Storage(Protocol):
 
     def writer(self) -> Writer:
         """A writer for files of this storage."""
+
+    def filler(self) -> Filler:
+        """A filler for files of this storage."""
 
     def open(self, name: str, *, write: bool = False, create: bool = False) -> File:
         """Open a file. `create` makes a new one and refuses one that exists."""
@@ -197,6 +211,23 @@ class ThreadWriter:
             os.eventfd_write(self._descriptor, 1)
 
 
+class StepFiller:
+    """The filler for files that are no descriptors."""
+
+    def __init__(self) -> None:
+        self._hurried = False
+
+    def fill(self, file: File, offset: int, size: int) -> None:
+        for start in range(offset, size, FILL_BYTES):
+            if self._hurried:
+                return
+            file.pwritev([bytes(min(FILL_BYTES, size - start))], start)
+            file.fdatasync()
+
+    def hurry(self) -> None:
+        self._hurried = True
+
+
 class FileStorage:
     """Files in a real directory."""
 
@@ -208,6 +239,9 @@ class FileStorage:
 
     def writer(self) -> Writer:
         return NativeWriter()
+
+    def filler(self) -> Filler:
+        return NativeFiller()
 
     def open(self, name: str, *, write: bool = False, create: bool = False) -> DiskFile:
         flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)

@@ -25,6 +25,12 @@ cdef extern from "<unistd.h>" nogil:
     int fdatasync(int descriptor)
     ssize_t write(int descriptor, const void *data, size_t size)
 
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int nanosleep(const timespec *wanted, timespec *left)
+
 cdef extern from "<semaphore.h>" nogil:
     ctypedef struct sem_t:
         pass
@@ -58,6 +64,15 @@ cdef extern from *:
 # Linux takes at most this many pieces in one pwritev.
 cdef enum:
     IOV_MAX = 1024
+
+# Zeros that are written between two syncs while a segment is filled: large enough to be quick,
+# small enough that a commit that comes in between waits little; and the breath after each.
+cdef enum:
+    FILL_BYTES = 1 << 20
+    FILL_PAUSE_NS = 300000
+
+cdef char[FILL_BYTES] _zeros
+
 
 cdef struct Job:
     int descriptor
@@ -238,6 +253,48 @@ cdef class NativeWriter:
         while self.view_count:
             self.view_count -= 1
             PyBuffer_Release(&self.views[self.view_count])
+
+
+cdef class NativeFiller:
+    """Writes zeros into a real file, without the GIL. For one thread; `hurry` is for others."""
+    cdef volatile bint hurried
+
+    def fill(self, file, offset, size):
+        """Write and sync zeros from `offset` up to `size`, or until `hurry`. Raises OSError."""
+        cdef int descriptor = file.descriptor
+        cdef size_t at = offset
+        cdef size_t end = size
+        cdef int code
+        with nogil:
+            code = self._fill(descriptor, at, end)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def hurry(self):
+        """End the filling that is under way, and every later one, after its present step."""
+        self.hurried = True
+
+    cdef int _fill(self, int descriptor, size_t at, size_t end) noexcept nogil:
+        cdef iovec piece
+        cdef Job job
+        cdef timespec pause
+        cdef int code
+        pause.tv_sec = 0
+        pause.tv_nsec = FILL_PAUSE_NS
+        job.descriptor = descriptor
+        job.pieces = &piece
+        job.sync = True
+        while at < end and not self.hurried:
+            piece.iov_base = _zeros
+            piece.iov_len = end - at if end - at < FILL_BYTES else FILL_BYTES
+            job.count = 1
+            job.offset = at
+            at += piece.iov_len
+            code = _write_all(&job)
+            if code:
+                return code
+            nanosleep(&pause, NULL)
+        return 0
 
 
 cdef extern from "Python.h":

@@ -13,7 +13,7 @@ import random
 import threading
 from collections.abc import Sequence
 
-from engine.journal.storage import ThreadWriter
+from engine.journal.storage import StepFiller, ThreadWriter
 
 PAGE = 4096
 SECTOR = 512
@@ -166,6 +166,9 @@ class LosingStorage:
 
     def writer(self) -> ThreadWriter:
         return ThreadWriter()
+
+    def filler(self) -> StepFiller:
+        return StepFiller()
 
     def open(self, name: str, *, write: bool = False, create: bool = False) -> LosingFile:
         with self.guard:
