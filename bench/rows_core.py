@@ -24,6 +24,12 @@ MATCHER_ROWS = (
 )
 SHAPES = ("quiet", "swing25", "swing40", "flash")
 SHAPE_RATIO_MAX = 2.0
+# Operations in the log that is recovered, and resting orders in the snapshot.
+FULL_JOURNAL = (2_000_000, 1_000_000)
+QUICK_JOURNAL = (300_000, 100_000)
+TINY_JOURNAL = (5_000, 5_000)
+RECOVERY_TARGET = 5e6
+SNAPSHOT_PAUSE_TARGET_MS = 10
 RESTING_ORDERS = 1_000_000
 MEMORY_TARGET_BYTES = 128
 
@@ -50,6 +56,17 @@ def matcher(pace: Pace) -> list[Row]:
                        found[worst]["ours_ns"], "the canonical flow",
                        found["canonical"]["ours_ns"], None, SHAPE_RATIO_MAX, False,
                        {name: found[name] for name in SHAPES})]
+
+
+def recovery(pace: Pace) -> list[Row]:
+    """Events per second that a start takes in, and how long trading pauses for a snapshot."""
+    operations, resting = TINY_JOURNAL if pace is TINY else \
+        QUICK_JOURNAL if pace.quick else FULL_JOURNAL
+    found = run_module("bench.journal", str(operations), str(resting))
+    return [Row("recovery", "recovery", "events/s", found["recovery_events_per_second"],
+                target=RECOVERY_TARGET, details=found),
+            Row("snapshot-pause", f"pause for a snapshot, {resting:,} resting", "ms",
+                found["snapshot_pause_ms"], target=SNAPSHOT_PAUSE_TARGET_MS, higher=False)]
 
 
 def memory(pace: Pace) -> list[Row]:

@@ -29,6 +29,7 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "instruments": rows_scale.instruments,
     "resting": rows_scale.resting,
     "memory": rows_core.memory,
+    "recovery": rows_core.recovery,
 }
 
 
