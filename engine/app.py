@@ -70,9 +70,23 @@ class App:
         self.reports = Reports(self.committed, self.streams, self.registry,
                                self.matcher.next_seq - 1)
 
-        # Beside the path: what the command line asks of a running venue.
+        # Beside the path: what can be read off, and what the command line asks of a running venue.
+        self._make_gauges()
         self.control = ControlServer(config.data_dir, {"status": self._status,
                                                        "roll": self._roll})
+
+    def _make_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        for queue in (self.commands, self.events, self.committed):
+            gauge(f"queue_{queue.name}_units", "units", f"waiting in the queue of {queue.name}",
+                  lambda queue=queue: queue.weight_units)
+            gauge(f"queue_{queue.name}_max_units", "units", f"the most that waited in {queue.name}",
+                  lambda queue=queue: queue.weight_max_units)
+        gauge("sessions", "sessions", "live sessions", self.registry.live_count)
+        gauge("connections", "connections", "open connections, logged in or not",
+              lambda: self.door.connection_count)
+        gauge("resting_orders", "orders", "orders in all books",
+              lambda: self.matcher.resting_orders)
 
     # -- what lifecycle starts, in the order of the path -----------------------------------------
 

@@ -100,9 +100,11 @@ def _recover(settings: Settings) -> App:
     logger = log.get("lifecycle")
     started_ns = clock.monotonic_ns()
     recovered = Journal.open(settings.config)
-    for note in recovered.notes:
-        logger.warning(note)
     app = App(settings, recovered)
+    # What a start found in an old log, say a tail that was cut, is worth a warning.
+    tell = logger.warning if app.matcher.next_seq > 1 else logger.info
+    for note in recovered.notes:
+        tell(note)
     logger.info("recovered", seq=app.matcher.next_seq - 1, generation=recovered.generation,
                 resting_orders=app.matcher.resting_orders, snapshot_seq=recovered.snapshot_seq,
                 replayed=recovered.replayed,

@@ -12,6 +12,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from cython_core.ouch import decode
 from tests.support.daemon import Daemon
 from tests.support.wire import Wire, cancel, enter, replace
@@ -154,6 +156,7 @@ async def load_and_kill(daemon: Daemon, streams: list[Stream], chance: random.Ra
     await asyncio.gather(*clients)
 
 
+@pytest.mark.timeout(3_600)
 async def test_nothing_told_is_lost_when_the_daemon_is_killed(
         make_daemon: Callable[..., Daemon], long_profile: bool) -> None:
     chance = random.Random(20_261_121)
