@@ -69,7 +69,7 @@ class JournalConfig(msgspec.Struct, frozen=True):
     snapshot_events: Count = 5_000_000
     snapshots_kept: Annotated[int, Meta(ge=1, le=1_000)] = 2
     retain_segments: Count = 0
-    memory_max_bytes: Positive = 4 * 2**20
+    memory_max_bytes: Positive = 256 * 2**20
 
 
 class LogConfig(msgspec.Struct, frozen=True):
