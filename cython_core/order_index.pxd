@@ -5,7 +5,7 @@
 # guessed wrongly. A bucket that was full when a handle came counts how many went on to its
 # neighbours: a lookup goes on only while that count says so, and removing leaves no traces.
 #
-# The size follows the live orders: at most four of seven places are taken. Growing is spread over
+# The size follows the live orders: at most five of seven places are taken. Growing is spread over
 # the insertions that come after it, bucket by bucket; until it is over, a lookup that fails in the
 # new table is made in the old one. A handle's home follows from its hash alone, so growing never
 # touches the orders.
@@ -14,7 +14,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from cython_core.invariant cimport INVARIANT
-from cython_core.pool cimport Order, memory_free, memory_grow, memory_prefetch
+from cython_core.pool cimport (Order, memory_free, memory_grow, memory_prefetch,
+                               memory_release)
 
 cdef extern from *:
     """
@@ -47,8 +48,9 @@ cdef extern from *:
 
 cdef enum:
     INDEX_BITS_MIN = 7          # 128 buckets, 8 KiB
-    INDEX_BUCKET_LOAD = 4       # places of a bucket taken on average, at most
-    INDEX_MOVES = 4             # buckets emptied per insertion while growing
+    INDEX_BUCKET_LOAD = 5       # places of a bucket taken on average, at most
+    INDEX_MOVES = 8             # buckets emptied per insertion while growing
+    INDEX_RELEASE = 1 << 14     # buckets, 1 MiB: empty memory is given back in such pieces
 
 # Slot 0 marks a free place; its tag is whatever it was, the order behind slot 0 matches nothing.
 cdef struct IndexBucket:
@@ -160,6 +162,9 @@ cdef inline void index_move_some(OrderIndex *index, uint64_t buckets) noexcept n
                 table_put(&index.table, tag, slot)
         index.moved += 1
         buckets -= 1
+        if index.moved % INDEX_RELEASE == 0:
+            memory_release(&index.old.buckets[index.moved - INDEX_RELEASE],
+                           INDEX_RELEASE * sizeof(IndexBucket))
     if index.moved > index.old.mask:
         table_free(&index.old)
 

@@ -27,6 +27,14 @@ cdef extern from *:
     static inline void memory_free(void *memory, size_t bytes) {
         if (memory != NULL) munmap(memory, bytes);
     }
+    /* Whole pages that hold only zeros: the kernel takes them and gives zeros when asked. */
+    static inline void memory_release(void *memory, size_t bytes) {
+    #ifdef __linux__
+        madvise(memory, bytes, MADV_DONTNEED);
+    #else
+        (void)memory; (void)bytes;
+    #endif
+    }
     /* Zeroed pages; NULL when there is no memory. Linux moves them without a copy. */
     static inline void *memory_grow(void *memory, size_t old_bytes, size_t new_bytes) {
         void *grown;
@@ -54,6 +62,7 @@ cdef extern from *:
     """
     void memory_free(void *memory, size_t bytes) noexcept nogil
     void *memory_grow(void *memory, size_t old_bytes, size_t new_bytes) noexcept nogil
+    void memory_release(void *memory, size_t bytes) noexcept nogil
     void memory_prefetch(const void *address) noexcept nogil
 
 # 64 bytes. `order_id` 0 marks a free slot.

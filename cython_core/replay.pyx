@@ -58,6 +58,8 @@ cdef const char *settle(Replay *replay) noexcept nogil:
         return NULL
     if order.open_lots:
         book = &state.books[order.instrument_id]
+        if not order_may_rest(order):
+            return "an order rests that may not"
         if not tick_from_price(book, order.price_units, &tick):
             return "an order rests at a price that is none of its instrument"
         if book.best_rank[side_of(order.side) ^ 1] >= rank_of(tick, side_of(order.side) ^ 1):
@@ -84,6 +86,9 @@ cdef inline const char *replay_accepted(Replay *replay, const Event *event,
     if replay.state.books[event.instrument_id].instrument_id == 0 \
             or not side_is_known(event.side):
         return "it names an unknown instrument or side"
+    if event.user_ref_num <= last_number(replay.state, &replay.state.accounts[slot],
+                                         event.user_ref_idx):
+        return "its number was used before"
     use_number(replay.state, slot, event)
     count_message(&replay.state.accounts[slot], event.source)
     replay.incoming_event = event
@@ -252,7 +257,7 @@ cdef const char *replay_venue(Replay *replay, const Event *event) noexcept nogil
         replay.rolled = orders_by_id(state, 0)
         replay.cursor = 0
     elif event.kind == EV_SESSION_STARTED:
-        if replay.rolled == NULL:
+        if replay.rolled == NULL or event.order_id == 0 or event.order_id >> 16:
             return "a session starts without a roll"
         free(replay.rolled)
         start_session(state, <uint16_t>event.order_id)
@@ -264,6 +269,9 @@ cdef const char *replay_venue(Replay *replay, const Event *event) noexcept nogil
         if event.ext_count != 1 or event[1].kind != EXT_INSTRUMENT or event.instrument_id == 0 \
                 or (<const ExtInstrument *>&event[1]).tick_units < 1:
             return "the definition of an instrument is incomplete"
+        if state.books[event.instrument_id].orders and state.books[
+                event.instrument_id].tick_units != (<const ExtInstrument *>&event[1]).tick_units:
+            return "the tick of an instrument changes while orders rest"
         state_define_instrument(state, event)
     elif event.kind == EV_ACCOUNT_DEFINED:
         if event.ext_count != 1 or event[1].kind != EXT_ACCOUNT:

@@ -182,7 +182,7 @@ cdef object check_orders(const State *state):
         live += 1
         options += order.options != 0
         counts[order.account] = counts.get(order.account, 0) + 1
-        if order.order_id >= state.next_seq or not may_rest(order):
+        if order.order_id >= state.next_seq or not order_may_rest(order):
             return f"order {order.order_id} is none that may rest"
         if source_has_stream(order.source):
             handles += 1
@@ -197,11 +197,6 @@ cdef object check_orders(const State *state):
         if state.accounts[slot].open_orders != counts.get(slot, 0):
             return f"account {state.accounts[slot].account_id} counts its open orders wrongly"
     return None
-
-
-cdef bint may_rest(const Order *order) noexcept nogil:
-    return (side_is_known(order.side) and order.source <= SOURCE_ADMIN and order.open_lots != 0
-            and (order.time_in_force == c'0' or order.time_in_force == c'1'))
 
 
 # ---- the hash -------------------------------------------------------------------------------
@@ -504,7 +499,7 @@ cdef const char *load_order(State *state, const Sections *saved, uint32_t slot) 
     cdef const ExtOptions *options = NULL
     cdef uint32_t tick = 0
     cdef uint32_t side, taken
-    if not may_rest(order) or order.order_id >= state.next_seq or book.instrument_id == 0 \
+    if not order_may_rest(order) or order.order_id >= state.next_seq or book.instrument_id == 0 \
             or order.account == 0 or order.account >= state.accounts_end:
         return "an order is damaged"
     side = side_of(order.side)

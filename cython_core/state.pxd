@@ -138,6 +138,11 @@ cdef inline void set_order(Order *order, const Event *event, uint32_t account,
 cdef inline bint side_is_known(uint8_t side) noexcept nogil:
     return side == c'B' or side == c'S' or side == c'T' or side == c'E'
 
+cdef inline bint order_may_rest(const Order *order) noexcept nogil:
+    """Whether an order has what every resting order has."""
+    return (side_is_known(order.side) and order.source <= SOURCE_ADMIN and order.open_lots != 0
+            and (order.time_in_force == c'0' or order.time_in_force == c'1'))
+
 cdef inline bint is_first(const Event *event) noexcept nogil:
     """Whether an event is the first of its command. A Fill never is (its flags are elsewhere)."""
     return event.kind != EV_FILL and event.flags & FLAG_FIRST
