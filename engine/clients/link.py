@@ -64,8 +64,8 @@ class Link(asyncio.Protocol):
         """Close after what was written is sent; a fault closes at once."""
         self._fault = self._fault or fault
         if self._transport is None:
-            return
-        if fault is None:
+            self._set_closed()
+        elif fault is None:
             self._transport.close()
         else:
             self._transport.abort()
@@ -80,7 +80,10 @@ class Link(asyncio.Protocol):
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("a link needs a stream transport")
         self._transport = transport
-        self._tick()
+        if self.closed.done():
+            transport.abort()
+        else:
+            self._tick()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self._loop.time()
@@ -105,7 +108,11 @@ class Link(asyncio.Protocol):
         if not self.logged_in.done():
             self.logged_in.set_exception(self.fault)
             self.logged_in.exception()  # told to `open_link` only where that still waits
-        self.closed.set_result(None)
+        self._set_closed()
+
+    def _set_closed(self) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -130,9 +137,15 @@ async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: f
             link.write(login)
             await asyncio.shield(link.logged_in)
     except TimeoutError as error:
-        link.close(ConnectionLostError(f"no login answer in {timeout_s} s"))
-        raise ConnectionLostError(f"{host}:{port} did not answer in {timeout_s} s") from error
+        late = ConnectionLostError(f"{host}:{port} did not answer in {timeout_s} s")
+        link.close(late)
+        raise late from error
     except OSError as error:
-        raise ConnectionLostError(
+        gone = ConnectionLostError(
             f"can't reach the venue at {host}:{port}: {error.strerror or error}",
-            "is the daemon running?") from error
+            "is the daemon running?")
+        link.close(gone)
+        raise gone from error
+    except asyncio.CancelledError:
+        link.close(ConnectionLostError("nobody waits for the login any more"))
+        raise

@@ -172,13 +172,17 @@ class OrderEntryClient:
 
         Raises LoginRejectedError and ConnectionLostError; the first connection is not tried again.
         """
-        if self._next_sequence:
-            await self._probe()
-        await self._open_link(self._session, self._next_sequence)
-        self._keeper = asyncio.get_running_loop().create_task(self._keep())
-        self._tick()
-        if self._queried is None:
-            await self.account_query()
+        try:
+            if self._next_sequence:
+                await self._probe()
+            await self._open_link(self._session, self._next_sequence)
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+            self._tick()
+            if self._queried is None:
+                await self.account_query()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Send what is waiting, log out, end the stream."""
@@ -268,7 +272,8 @@ class OrderEntryClient:
                 delay_s = 0.0 if loop.time() - connected_at > STABLE_AFTER_S else RECONNECT_DELAY_S
                 await self._reconnect(link, delay_s)
                 self._reconnects += 1
-        except (ClientError, ProtocolError) as error:
+        except Exception as error:
+            # Whatever it is, those who wait for answers and messages have to learn of it.
             self._end(error)
 
     async def _reconnect(self, lost: Link, delay_s: float) -> None:

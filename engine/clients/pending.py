@@ -33,7 +33,8 @@ class Answer(Generic[Value]):
         self._future.add_done_callback(_retrieve)
 
     def __await__(self) -> Generator[Any, None, Value]:
-        return self._future.__await__()
+        # Shielded: who stops waiting does not take the answer away from others.
+        return asyncio.shield(self._future).__await__()
 
     def done(self) -> bool:
         """Whether it is there."""

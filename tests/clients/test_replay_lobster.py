@@ -95,6 +95,12 @@ def test_files_of_different_length_are_refused(tmp_path: Path) -> None:
         derived(tmp_path, "1.0,1,8,1,900,1\n", "1200,5,1000,7\n1200,5,1000,7\n")
 
 
+def test_an_order_that_is_entered_twice_is_refused_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match=r"T_message_1\.csv:3: order 8 is entered twice"):
+        derived(tmp_path, "1.0,7,0,0,-1,-1\n" + 2 * "1.0,1,8,1,1000,1\n",
+                "1200,5,1000,7\n1200,5,1000,8\n1200,5,1000,9\n")
+
+
 @pytest.mark.parametrize(("messages", "books", "words"), [
     ("x,1,8,1,900,1\n", "1200,5,1000,7\n", r"T_message_1\.csv:1"),
     ("1.0,1,8,1\n", "1200,5,1000,7\n", r"T_message_1\.csv:1"),

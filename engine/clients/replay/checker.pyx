@@ -13,6 +13,7 @@ An answer that is missing or wrong is a failed check and nothing more: the check
 the next line that the venue's messages can be about, so that a report says how much is wrong.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memmove, memset
@@ -129,6 +130,7 @@ cdef list ladder_levels(const Ladder *ladder):
              ladder.rungs[place].orders) for place in range(ladder.count)]
 
 
+@cython.final
 cdef class Checker:
     """One replay of a day. See the module.
 

@@ -1,5 +1,6 @@
 # A recorded day in memory, one fixed struct a line. See day.pyx.
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 cdef enum:
@@ -35,6 +36,7 @@ cdef struct Row:
     uint32_t bids
 
 
+@cython.final
 cdef class Day:
     cdef Line *lines
     cdef size_t line_count

@@ -5,6 +5,7 @@ A day of NASDAQ for one busy stock has some 600,000 lines; as tuples they would 
 walk than the venue takes to match them.
 """
 
+cimport cython
 from libc.stdlib cimport free, realloc
 
 from engine.clients.replay import commands
@@ -21,6 +22,7 @@ cdef void *_grown(void *data, size_t count, size_t *capacity, size_t width) exce
     return larger
 
 
+@cython.final
 cdef class Day:
     """The lines of a day, and the recorded book rows where they are known.
 

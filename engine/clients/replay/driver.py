@@ -8,6 +8,7 @@ from typing import Self
 import msgspec
 
 from cython_core import soupbin
+from engine.clients.executions import Rejected
 from engine.clients.link import Link, open_link
 from engine.clients.order_entry import OrderEntryClient
 from engine.clients.replay.checker import Checker
@@ -78,7 +79,10 @@ async def _clear(target: Target, account: str) -> int:
     client = OrderEntryClient(target.host, target.port, account, target.password,
                               instruments=[target.instrument], reconnect_for_s=0)
     async with client:
-        await client.mass_cancel(target.instrument.symbol)
+        answer = await client.mass_cancel(target.instrument.symbol)
+        if isinstance(answer, Rejected):
+            raise ReplayError(f"the venue does not let {account} trade {target.instrument.symbol}, "
+                              f"reason {answer.reject_reason:04X}")
         await client.account_query()
         return client.next_user_ref_num
 

@@ -97,7 +97,10 @@ def derive(messages: Path, book: Path) -> Iterator[Step]:
         if number == 1:
             commands = window.match(row)
         else:
-            commands = window.apply(message)
+            try:
+                commands = window.apply(message)
+            except ValueError as error:
+                raise ReplayError(f"{messages}:{number}: {error}") from error
             commands.append(Check(number, *window.agreement(row)))
             edge = window.match(row)
             if edge:
@@ -195,7 +198,7 @@ class Window:
 
     def _post(self, order: str, side: str, price: int, quantity: int) -> New:
         if order in self._prices:
-            raise ReplayError(f"order {order} is entered twice")
+            raise ValueError(f"order {order} is entered twice")
         self._sides[side].add(order, price, quantity)
         self._prices[order] = price
         return New(order, side, price, quantity)
