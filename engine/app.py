@@ -77,16 +77,21 @@ class App:
 
     def _make_gauges(self) -> None:
         gauge = self.metrics.gauge
-        for queue in (self.commands, self.events, self.committed):
-            gauge(f"queue_{queue.name}_units", "units", f"waiting in the queue of {queue.name}",
-                  lambda queue=queue: queue.weight_units)
-            gauge(f"queue_{queue.name}_max_units", "units", f"the most that waited in {queue.name}",
-                  lambda queue=queue: queue.weight_max_units)
+        self._gauge_queue(self.commands)
+        self._gauge_queue(self.events)
+        self._gauge_queue(self.committed)
         gauge("sessions", "sessions", "live sessions", self.registry.live_count)
         gauge("connections", "connections", "open connections, logged in or not",
               lambda: self.door.connection_count)
         gauge("resting_orders", "orders", "orders in all books",
               lambda: self.matcher.resting_orders)
+
+    def _gauge_queue(self, queue: BatchQueue[Any]) -> None:
+        gauge = self.metrics.gauge
+        gauge(f"queue_{queue.name}_units", "units", f"waiting in the queue of {queue.name}",
+              lambda: queue.weight_units)
+        gauge(f"queue_{queue.name}_max_units", "units", f"the most that waited in {queue.name}",
+              lambda: queue.weight_max_units)
 
     # -- what lifecycle starts, in the order of the path -----------------------------------------
 

@@ -131,7 +131,7 @@ async def _unless_failed(tasks: Tasks, work: Coroutine[Any, Any, Any]) -> None:
         if task is main:
             continue
         await _cancel([main])
-        error = task.exception()
+        error = None if task.cancelled() else task.exception()
         if isinstance(error, EngineError):
             raise error
         raise StageError(f"{task.get_name()} failed: {error!r}" if error
