@@ -3,13 +3,9 @@
 
 A chunk is a run of whole blocks. For every account that got a message in a chunk there is one
 entry, with the number of that message; an account's entries are linked from the newest to the
-oldest. Beside the entries the index keeps every account's next number, by the rule that makes
-streams out of events (DESIGN section 6):
-
-    a fill is one message to the taker and one to the maker, unless their side is private; every
-    other event whose source has a stream is one message to its account; the roll and the tables
-    are none; EV_SESSION_STARTED begins every stream at 1 again, and what was before is not
-    served any more.
+oldest. Beside the entries the index keeps every account's next number, by the one rule that makes
+streams out of events (cython_core.stream). EV_SESSION_STARTED begins every stream at 1 again; what
+was before it is not served any more.
 
 Counting costs some nanoseconds per event, on the events as they commit; recovery counts the same.
 """
@@ -18,9 +14,10 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
-from cython_core.event cimport Event, EventBatch, Fill
+from cython_core.event cimport Event, EventBatch
 from cython_core.invariant cimport INVARIANT
-from cython_core.model cimport *
+from cython_core.model cimport EV_INSTRUMENT_DEFINED, EV_SESSION_STARTED
+from cython_core.stream cimport recipients
 
 import struct
 
@@ -125,25 +122,17 @@ cdef class ChunkIndex:
         return 0
 
     cdef void _count(self, const Event *units, size_t count, uint64_t seq) noexcept nogil:
+        cdef uint32_t accounts[2]
         cdef size_t position = 0
-        cdef const Event *event
-        cdef const Fill *fill
+        cdef int nth
         while position < count:
-            event = &units[position]
-            if event.kind == EV_FILL:
-                fill = <const Fill *>event
-                if not fill.flags & FILL_TAKER_PRIVATE:
-                    self._message(fill.taker_account_id)
-                if not fill.flags & FILL_MAKER_PRIVATE:
-                    self._message(fill.maker_account_id)
-            elif EV_ACCEPTED <= event.kind <= EV_ACCOUNT_QUERIED or event.kind == EV_ANNOUNCED:
-                if source_has_stream(event.source) and event.kind != EV_REPLACE_REFUSED:
-                    self._message(event.account_id)
-            elif event.kind == EV_SESSION_STARTED:
+            for nth in range(recipients(&units[position], accounts)):
+                self._message(accounts[nth])
+            if units[position].kind == EV_SESSION_STARTED:
                 self._roll(seq)
-            elif event.kind == EV_INSTRUMENT_DEFINED:
+            elif units[position].kind == EV_INSTRUMENT_DEFINED:
                 self.definitions += 1
-            position += 1 + event.ext_count
+            position += <size_t>1 + units[position].ext_count
             seq += 1
 
     cdef void _message(self, uint32_t account_id) noexcept nogil:

@@ -134,7 +134,7 @@ class Journal:
         self._streams = StreamReader(storage, self.index, self.log_id, self._names, self._end_of,
                                      self._note)
         self.snapshots = Snapshotter(storage, state.log_id, 1 + self._config.snapshots_kept,
-                                      state.snapshot_seq, self._note)
+                                      state.snapshot_seq, self._note, self._snapshot_written)
         self._running = False
         self._placing = False
         self._abandoned = False
@@ -303,8 +303,8 @@ class Journal:
 
     async def _hand_on(self, group: Group, sinks: list[BatchQueue[EventBatch]]) -> None:
         self._count(group)
-        if self.snapshots.written_seq and self.snapshots.written_seq <= self.synced_seq:
-            self._in_background(self._place_snapshot())
+        if self.snapshots.written_seq:
+            self._snapshot_written()
         for sink in sinks:
             for batch in group.batches:
                 if sink.full():
@@ -418,14 +418,18 @@ class Journal:
         self.snapshots.begin(matcher, self.index, self.counted)
         return True
 
-    async def _place_snapshot(self) -> None:
-        if not self._placing:
+    def _snapshot_written(self) -> None:
+        """Have the written snapshot put in place, once the log is synced through it."""
+        if self.snapshots.written_seq <= self.synced_seq and not self._placing and self._running:
             self._placing = True
-            try:
-                await asyncio.to_thread(self.snapshots.put_in_place)
-                await self._retire()
-            finally:
-                self._placing = False
+            self._in_background(self._place_snapshot())
+
+    async def _place_snapshot(self) -> None:
+        try:
+            await asyncio.to_thread(self.snapshots.put_in_place)
+            await self._retire()
+        finally:
+            self._placing = False
 
     async def _retire(self) -> None:
         """Remove the segments that journal.retain_segments lets go and no snapshot needs."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # What is kept goes in parts, the oldest first: so many of them are full at once.
 PARTS = 16
 BATCHES_PER_PART = 4096
+# The least room that a batch has, with its Python object.
+BATCH_UNITS_MIN = 68
 
 
 class _Part:
@@ -40,7 +42,12 @@ class _Part:
     def add(self, batch: EventBatch) -> None:
         self.index.add(len(self.batches), batch)
         self.batches.append(batch)
-        self.units += len(batch)
+        self.units += weight(batch)
+
+
+def weight(batch: EventBatch) -> int:
+    """What a batch takes in memory, in units: a small one has room for more than it holds."""
+    return max(len(batch), BATCH_UNITS_MIN)
 
 
 class MemoryLog:
@@ -82,7 +89,7 @@ class MemoryLog:
             self._parts.append(part)
         rolls, definitions = part.index.rolls, part.index.definitions
         part.add(batch)
-        self._units += len(batch)
+        self._units += weight(batch)
         self.committed_seq = self.synced_seq = batch.first_seq + batch.event_count - 1
         if part.index.definitions != definitions:
             self._learner.route(batch, batch.first_seq)

@@ -23,14 +23,16 @@ from engine.journal.storage import Storage
 
 
 class Snapshotter:
-    """At most one snapshot is under way. `note` gets a line when one fails.
+    """At most one snapshot is under way. `note` gets a line when one fails, `written` is called
+    when the child has written one.
 
     A failed snapshot stops nothing: the log is the truth, and the next one is tried as usual.
     """
 
     def __init__(self, storage: Storage, log_id: bytes, keep: int, newest_seq: int,
-                 note: Callable[[str], None]) -> None:
-        self._storage, self._log_id, self._keep, self._note = storage, log_id, keep, note
+                 note: Callable[[str], None], written: Callable[[], None]) -> None:
+        self._storage, self._log_id, self._keep = storage, log_id, keep
+        self._note, self._on_written = note, written
         # The newest snapshot that was begun, and the newest that is in place.
         self.begun_seq = newest_seq
         self.newest_seq = newest_seq
@@ -91,6 +93,7 @@ class Snapshotter:
         self._child = 0
         if os.waitstatus_to_exitcode(status) == 0:
             self._written_seq = self.begun_seq
+            self._on_written()
         else:
             self._note(f"snapshot {self.begun_seq} failed: its writer ended with "
                        f"{os.waitstatus_to_exitcode(status)}")
