@@ -39,7 +39,7 @@ cdef struct Book:
     uint32_t far_visits         # since the window moved
     uint32_t levels
     uint16_t instrument_id      # 0: not defined
-    uint8_t reserved[14]
+    uint8_t reserved[22]
 
 cdef inline uint32_t side_of(uint8_t side) noexcept nogil:
     """Row of a side: 0 for B, 1 for the three kinds of sell."""
@@ -62,6 +62,10 @@ cdef inline bint tick_from_price(const Book *book, int64_t price_units,
         return False
     tick[0] = divide_by_inverse(<uint32_t>price_units, book.tick_inverse)
     return tick[0] * book.tick_units == <uint32_t>price_units
+
+cdef inline uint32_t choose(uint32_t condition, uint32_t yes, uint32_t no) noexcept nogil:
+    """`yes` if the condition is not 0, without a branch: it can't be foreseen here."""
+    return no ^ ((yes ^ no) & (0 - <uint32_t>(condition != 0)))
 
 cdef inline int64_t best_price(const Book *book, uint32_t side) noexcept nogil:
     """The best price of a side in units, 0 when the side is empty."""
@@ -182,7 +186,7 @@ cdef inline void book_add(Book *book, LevelPool *levels, Order *orders, uint32_t
     item = &levels.items[level]
     tail = item.tail
     item.tail = slot
-    item.head = item.head if tail else slot
+    item.head = choose(tail, item.head, slot)
     orders[tail].next = slot
     item.quantity_lots += order.open_lots
     item.orders += 1
@@ -201,8 +205,8 @@ cdef inline void book_remove(Book *book, LevelPool *levels, Order *orders,
     item.quantity_lots -= order.open_lots
     item.orders -= 1
     book.orders -= 1
-    item.head = item.head if prev else next
-    item.tail = item.tail if next else prev
+    item.head = choose(prev, item.head, next)
+    item.tail = choose(next, item.tail, prev)
     orders[prev].next = next
     orders[next].prev = prev
     if item.orders == 0:
