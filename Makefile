@@ -90,10 +90,10 @@ build/.bench: build/.compiled $(shell find bench -name '*.pyx' -o -name '*.pxd')
 
 .venv/.run: pyproject.toml | build/.compiled
 	@echo "matchd: installing"
-	@$(PIP) --no-build-isolation --editable .
+	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: pyproject.toml .venv/.run
 	@echo "matchd: installing what the tests need"
-	@$(PIP) --no-build-isolation --editable '.[test]'
+	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable '.[test]'
 	@touch $@
