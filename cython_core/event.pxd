@@ -237,7 +237,8 @@ cdef inline void units_reserve(Units *units, size_t more) noexcept nogil:
     """Make room for `more` units; aborts when memory is out."""
     cdef size_t capacity
     if units.count + more > units.capacity:
-        capacity = units.capacity * 2 if units.capacity >= 64 else 64
+        # One order alone makes one or two units, and its batch may be kept for long.
+        capacity = units.capacity * 2 if units.capacity >= 4 else 4
         while capacity < units.count + more:
             capacity *= 2
         units.data = <Event *>realloc(units.data, capacity * sizeof(Event))
