@@ -81,7 +81,7 @@ cdef struct Job:
     iovec *pieces
     long offset
     bint sync
-    bint stop
+    bint pending
     int error
     int event_descriptor
     sem_t wake
@@ -119,8 +119,9 @@ cdef void *_run(void *argument) noexcept nogil:
     while True:
         while sem_wait(&job.wake):
             pass
-        if job.stop:
+        if not job.pending:
             return NULL
+        job.pending = False
         job.error = _write_all(job)
         while write(job.event_descriptor, &one, sizeof(one)) < 0 and errno == EINTR:
             pass
@@ -133,6 +134,7 @@ cdef class NativeWriter:
     """
     cdef Job job
     cdef pthread_t thread
+    cdef bint opened
     cdef bint running
     cdef Py_buffer *views
     cdef int view_count
@@ -140,13 +142,9 @@ cdef class NativeWriter:
     cdef readonly bint busy
 
     def __cinit__(self):
-        self.job.event_descriptor = -1
-        sem_init(&self.job.wake, 0, 0)
-
-    def __init__(self):
-        if self.running:
-            raise RuntimeError("a writer is initialised once")
         self.job.event_descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.opened = True
+        sem_init(&self.job.wake, 0, 0)
         code = matchd_thread_create(&self.thread, _run, &self.job)
         if code:
             raise OSError(code, os.strerror(code))
@@ -157,7 +155,8 @@ cdef class NativeWriter:
         self._release()
         free(self.job.pieces)
         free(self.views)
-        sem_destroy(&self.job.wake)
+        if self.opened:
+            sem_destroy(&self.job.wake)
 
     def fileno(self):
         """The descriptor that becomes readable when the write that was started is over."""
@@ -172,6 +171,7 @@ cdef class NativeWriter:
             raise RuntimeError("a write is under way, or the writer is closed")
         self._prepare(file.descriptor, pieces, offset, sync)
         self.busy = True
+        self.job.pending = True
         sem_post(&self.job.wake)
 
     def finish(self):
@@ -197,14 +197,13 @@ cdef class NativeWriter:
     def close(self):
         """End the thread, after the write that is under way."""
         self._stop()
-        if self.job.event_descriptor >= 0:
+        if self.opened and self.job.event_descriptor >= 0:
             os.close(self.job.event_descriptor)
             self.job.event_descriptor = -1
 
     cdef int _stop(self) except -1:
         if self.running:
             self.running = False
-            self.job.stop = True
             sem_post(&self.job.wake)
             with nogil:
                 pthread_join(self.thread, NULL)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import threading
 
 import msgspec
 import pytest
@@ -244,3 +246,16 @@ def test_the_session_id_follows_from_log_and_generation(tmp_path):
     assert len({first.session_id(1), first.session_id(2), second.session_id(1)}) == 3
     assert len(first.session_id(1)) == 10
     assert first.session_id(1).isalnum()
+
+
+async def test_a_closed_journal_leaves_no_descriptor_and_no_thread(tmp_path):
+    storage = FileStorage(tmp_path)
+    await traded(storage, runs=1)
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    for end in ("close", "abandon", "close"):
+        venue = await Venue(storage, SMALL).run(60, end=end)
+        venue.journal.abandon()
+        assert venue.error is None
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert len(os.listdir("/proc/self/fd")) <= files
+    assert threading.active_count() <= threads
