@@ -96,7 +96,9 @@ class Link(asyncio.Protocol):
                 self._on_messages(messages)
         except (ClientError, ProtocolError) as error:
             self.close(error)
-        if self.ended:
+        if self._session.fault is not None:
+            self.close(self._session.fault)
+        elif self.ended:
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -267,6 +267,8 @@ class OrderEntryClient:
                 await link.wait_closed()
                 if self._closing:
                     return
+                if isinstance(link.fault, ProtocolError):
+                    raise link.fault
                 if not link.ended:
                     self._log.warning("connection lost", reason=str(link.fault))
                 delay_s = 0.0 if loop.time() - connected_at > STABLE_AFTER_S else RECONNECT_DELAY_S

@@ -27,7 +27,8 @@ class Sequenced(NamedTuple):
 
 class SoupSession:
     """Counts the messages of one session. `session` and the sequence numbers are valid
-    once `logged_in`; `ended` says that the venue sent End of Session."""
+    once `logged_in`; `ended` says that the venue sent End of Session, `fault` why it can't go on
+    (a LoginRejectedError or a ProtocolError)."""
 
     def __init__(self) -> None:
         self.session = ""
@@ -35,14 +36,14 @@ class SoupSession:
         self.next_sequence = 0
         self.logged_in = False
         self.ended = False
+        self.fault: LoginRejectedError | ProtocolError | None = None
         self._reader = soupbin.PacketReader("server")
 
     def feed(self, data: bytes) -> list[Sequenced]:
-        """The sequenced messages that `data` completes.
-
-        Raises LoginRejectedError, and ProtocolError when the bytes are not SoupBinTCP.
-        """
+        """The sequenced messages that `data` completes, those before a fault too."""
         messages: list[Sequenced] = []
+        if self.fault is not None:
+            return messages
         try:
             for kind, payload in self._reader.feed(data):
                 if kind == "S" and self.logged_in:
@@ -51,7 +52,9 @@ class SoupSession:
                 else:
                     self._control(kind, payload)
         except soupbin.WireError as error:
-            raise ProtocolError(f"the venue's bytes are not SoupBinTCP: {error}") from error
+            self.fault = ProtocolError(f"the venue's bytes are not SoupBinTCP: {error}")
+        except (LoginRejectedError, ProtocolError) as error:
+            self.fault = error
         return messages
 
     def _control(self, kind: str, payload: bytes) -> None:

@@ -63,31 +63,38 @@ async def whole_stream(daemon: Daemon, account: str) -> list[Any]:
     raise AssertionError("the stream ended")
 
 
-async def trade_at_random(client: OrderEntryClient, rounds: int, seed: int) -> dict[int, Any]:
-    """Enter and cancel; returns the answer of each order by its number."""
+Answers = tuple[dict[int, Any], list[Any]]
+
+
+async def trade_at_random(client: OrderEntryClient, rounds: int, seed: int) -> Answers:
+    """Enter and cancel; returns the answers of the orders by number, and of the cancels."""
     choose = random.Random(seed)
     entered: list[Any] = []
+    canceled: list[Any] = []
     for _ in range(rounds):
         entered += [client.enter("GOOG", choose.choice("BS"), choose.randint(1, 9),
                                  5_000_000 + 100 * choose.randint(-5, 5))
                     for _ in range(choose.randint(1, 8))]
         if choose.random() < 0.5:
-            client.cancel(choose.choice(entered).user_ref_num)
+            canceled.append(client.cancel(choose.choice(entered).user_ref_num))
         if choose.random() < 0.2:
             await asyncio.gather(*entered[-3:])
         await asyncio.sleep(0)
-    return {one.user_ref_num: await one for one in entered}
+    return {one.user_ref_num: await one for one in entered}, [await one for one in canceled]
 
 
-def check(client: OrderEntryClient, answers: dict[int, Any], seen: list[Any],
-          stream: list[Any]) -> None:
-    """What the client saw is the session's stream, and each order was taken once."""
+def check(client: OrderEntryClient, answers: Answers, seen: list[Any], stream: list[Any]) -> None:
+    """What the client saw is the session's stream, each order was taken once, and each cancel
+    was told what it did."""
     numbers = [message.sequence for message in seen]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     assert seen == stream[numbers[0] - 1:][:len(seen)]
+    entered, canceled = answers
     accepted = [one.user_ref_num for one in stream if isinstance(one, Accepted)]
-    assert sorted(accepted) == sorted(answers)
-    assert all(isinstance(answer, Accepted) for answer in answers.values())
+    assert sorted(accepted) == sorted(entered)
+    assert all(isinstance(answer, Accepted) for answer in entered.values())
+    assert ([one for one in canceled if one is not None]
+            == [one for one in stream if isinstance(one, Canceled)])
 
 
 @pytest.mark.parametrize("bytes_max", [1_500, 9_000])
@@ -115,14 +122,15 @@ async def test_a_killed_and_restarted_venue_loses_and_repeats_nothing(
     async with CuttingProxy(daemon.port, seed, bytes_max=0) as proxy:
         async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
             listener = Listener(client)
-            answers: dict[int, Any] = {}
+            answers: Answers = {}, []
             for kill in range(10 if long_profile else 2):
                 trading = asyncio.create_task(trade_at_random(client, 100, seed + kill))
                 await asyncio.sleep(0.02)
                 daemon.kill()
                 await asyncio.to_thread(daemon.start)
                 proxy.port_upstream = daemon.port
-                answers |= await trading
+                entered, canceled = await trading
+                answers = answers[0] | entered, answers[1] + canceled
             end = await client.account_query()
             await listener.until(end.sequence)
         assert client.reconnects >= 2
