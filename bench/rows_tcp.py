@@ -59,9 +59,20 @@ def sustained(pace: Pace) -> list[Row]:
         "redis_p50_us": median_of(redis, p50_us),
         **segments.tails(run, changes),
     }
-    return [Row("tcp-durable-1000", f"durable, 1,000 in flight, {pace.minute:.0f} s", "messages/s",
-                run["per_second"], "Redis SET, appendfsync always",
-                median_of(redis, per_second), 1.8e6, 4.0, details=details)]
+    row = Row("tcp-durable-1000", f"durable, 1,000 in flight, {pace.minute:.0f} s", "messages/s",
+              run["per_second"], "Redis SET, appendfsync always",
+              median_of(redis, per_second), 1.8e6, 4.0, details=details)
+    return [row, *_segment_row(details)]
+
+
+def _segment_row(details: dict[str, Any]) -> list[Row]:
+    """The tail at segment changes beside the tail of the rest of the run, if there were any."""
+    at_change, elsewhere = details["latency_at_segment_change"], details["latency_elsewhere"]
+    if not at_change["count"]:
+        return []
+    return [Row("tcp-durable-segments", "the same, p99.9 where a segment begins "
+                f"({details['segment_changes']} times)", "us", at_change["p99.9_ns"] / 1000,
+                "p99.9 elsewhere", elsewhere["p99.9_ns"] / 1000, higher=False)]
 
 
 def durable_100(pace: Pace) -> list[Row]:

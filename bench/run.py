@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import rows_core, rows_scale, rows_tcp
+from bench import rows_core, rows_scale, rows_tcp, servers
 from bench.conditions import conditions, warnings
 from bench.measure import FULL, QUICK, TINY, Pace, Row
 from cython_core.build import BUILD_MODE
@@ -85,6 +85,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", help=f"which: {' '.join([*ROWS, 'curve'])} (all)")
     parser.add_argument("--quick", action="store_true", help="in a minute, less sure")
     parser.add_argument("--tiny", action="store_true", help="only that everything runs")
+    parser.add_argument("--unpinned", action="store_true",
+                        help="let servers run on the load generator's core too")
     parser.add_argument("--json", action="store_true", help="print the result file instead")
     parser.add_argument("--results", type=Path, default=RESULTS_DIR, help="where results go")
     chosen = parser.parse_args(arguments)
@@ -121,7 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     pace = TINY if chosen.tiny else QUICK if chosen.quick else FULL
     started = time.monotonic()
-    result: dict[str, Any] = {"conditions": conditions(), "pace": pace.__dict__}
+    servers.PINNED = not chosen.unpinned
+    result: dict[str, Any] = {"conditions": conditions() | {"servers_pinned": servers.PINNED},
+                              "pace": pace.__dict__}
     for line in warnings(result["conditions"]["noise"]):
         print(f"bench: the machine is not quiet: {line}", file=sys.stderr)
     result |= measure(chosen.rows or [*ROWS, "curve"], pace, not chosen.json)

@@ -28,6 +28,8 @@ WORK_DIR = ROOT / "build" / "bench"
 START_SECONDS = 60
 STOP_SECONDS = 60
 PASSWORD = "BENCH"
+# Whether servers, ours and the anchors, are kept off the load generator's core.
+PINNED = True
 
 
 @dataclass
@@ -78,14 +80,13 @@ def work_directory() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], directory: Path, port: int | None,
-             pinned: bool) -> Iterator[Server]:
+def _running(command: Sequence[str], directory: Path, port: int | None) -> Iterator[Server]:
     """Start a process; with no `port` its first line says it. Stops it by SIGTERM."""
     log = (directory / "stderr").open("w")
     process = subprocess.Popen(command, cwd=ROOT, text=True, stderr=log,
                                stdout=subprocess.PIPE if port is None else log)
     try:
-        if pinned:
+        if PINNED:
             os.sched_setaffinity(process.pid, server_cores())
         if process.stdout is not None:
             port = int(process.stdout.readline())
@@ -120,16 +121,15 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 @contextlib.contextmanager
-def echo_server(kind: str, *, pinned: bool = True) -> Iterator[Server]:
+def echo_server(kind: str) -> Iterator[Server]:
     """The `c` or the `uvloop` echo server of bench/echo.py."""
     with work_directory() as directory, \
-            _running([sys.executable, "-m", "bench.echo", kind], directory, None,
-                     pinned) as server:
+            _running([sys.executable, "-m", "bench.echo", kind], directory, None) as server:
         yield server
 
 
 @contextlib.contextmanager
-def redis_server(*, durable: bool, pinned: bool = True) -> Iterator[Server]:
+def redis_server(*, durable: bool) -> Iterator[Server]:
     """A Redis-compatible server: every write synced before its reply, or no file at all."""
     port = free_port()
     # Without rewrites of its file in the background: the anchor is what a write costs at best.
@@ -138,12 +138,12 @@ def redis_server(*, durable: bool, pinned: bool = True) -> Iterator[Server]:
     with work_directory() as directory:
         command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
                    "--dir", str(directory), "--save", "", *files]
-        with _running(command, directory, port, pinned) as server:
+        with _running(command, directory, port) as server:
             yield server
 
 
 @contextlib.contextmanager
-def daemon(sync: str, *, accounts: int = 1, instruments: int = 1, pinned: bool = True,
+def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
            settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Server]:
     """The daemon with a generated configuration; `settings` adds keys to its sections."""
     port = free_port()
@@ -157,7 +157,7 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1, pinned: bool =
         write_config(directory, config, accounts, instruments)
         command = [sys.executable, "-m", "engine", "run", "--config",
                    str(directory / "matchd.toml"), "--data-dir", str(directory / "data")]
-        with _running(command, directory, port, pinned) as server:
+        with _running(command, directory, port) as server:
             yield server
 
 
