@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from engine.journal.journal import Journal
 
 # A stage that has not emptied by then is stuck; the next start recovers what it held.
 DRAIN_S = 30.0
+# Descriptors beside those of connections: the journal's files, the loop's, the log's.
+FILES_BESIDE = 128
 
 Tasks = Sequence[asyncio.Task[None]]
 
@@ -36,9 +39,22 @@ def run(settings: Settings) -> int:
     Raises EngineError (its `exit_code` says which) when the venue cannot start or has to stop.
     """
     log.configure(settings.config.log.level, settings.config.log.format)
+    _allow_files(settings.config.order_entry.connections_max + FILES_BESIDE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_signal(settings))
     return 0
+
+
+def _allow_files(wanted: int) -> None:
+    """Have room for a descriptor of each connection, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.get("lifecycle").warning("fewer open files are allowed than connections_max needs",
+                                     wanted=wanted, allowed=allowed)
 
 
 async def _serve_until_signal(settings: Settings) -> None:

@@ -105,6 +105,21 @@ async def test_a_failing_disk_stops_it_with_exit_5_and_no_acknowledgement(
     assert again.next_number == 1_001
 
 
+async def test_there_is_a_descriptor_for_every_connection(make_daemon: MakeDaemon) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        daemon = make_daemon(order_entry__connections_max=600).start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wires = [await Wire.open(daemon.port) for _ in range(400)]
+    last = await Wire.logged_in(daemon.port, "MAKER1")
+    last.send(enter(1))
+    assert await last.types(1) == "A"
+    for wire in wires:
+        await wire.close()
+
+
 async def test_garbage_closes_that_connection_and_the_venue_goes_on(daemon: Daemon) -> None:
     for data in (b"\xff" * 1_000, b"GET / HTTP/1.1\r\n\r\n", bytes(70_000)):
         wire = await Wire.open(daemon.port)
