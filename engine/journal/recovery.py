@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cython_core import record
+from cython_core.errors import CoreError
 from cython_core.event import EventBatch
 from engine.errors import JournalError
 from engine.journal.index import StreamIndex, pack_index_file
@@ -181,7 +182,7 @@ class _Feed:
         # A run that went on beyond the end of a chunk would make it longer than a lookup reads.
         self._walk.run_units = self.index.current.room_units
         if run.batch.first_seq + run.batch.event_count > self._matcher_from:
-            self._replay(record.events_from(run.batch, self._matcher_from))
+            self._replay(run, record.events_from(run.batch, self._matcher_from))
 
     def finish(self) -> None:
         """The walk is over: it may have stepped into a segment without an event."""
@@ -212,8 +213,13 @@ class _Feed:
                 self._closed[closed] = chunks
                 self._closed_bytes += len(chunks)
 
-    def _replay(self, batch: EventBatch) -> None:
-        self._matcher.replay(batch)
+    def _replay(self, run: Run, batch: EventBatch) -> None:
+        try:
+            self._matcher.replay(batch)
+        except CoreError as error:
+            raise JournalCorrupt(f"the checksums are right, but {error}",
+                                 segment_name(run.segment), run.offset,
+                                 self._matcher.next_seq) from error
         self.events += batch.event_count
         expected = batch.first_seq + batch.event_count
         if self._matcher.next_seq != expected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from itertools import pairwise
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 
 from cython_core import record
 from cython_core.event import EventBatch
+from cython_core.model import Kind
 from engine.errors import EXIT_CORRUPT, EXIT_NOT_COMPARABLE, JournalError
 from engine.journal import JournalCorrupt
 from engine.journal.dump import dump, dump_lines
@@ -71,7 +73,7 @@ def test_a_changed_event_is_caught_even_with_right_checksums(traded):
     segment, _, seq, _ = blocks(FileStorage(folder))[-1]
     path = folder / segment_name(segment)
     data = bytearray(path.read_bytes())
-    rewrite_chain(data, seq)
+    rewrite_chain(data, seq, {39: 7})
     path.write_bytes(data)
     report = verify(folder)
     assert report.exit_code == EXIT_CORRUPT
@@ -79,15 +81,32 @@ def test_a_changed_event_is_caught_even_with_right_checksums(traded):
     assert any("is not the event that its command gives" in line for line in report.problems)
 
 
-def rewrite_chain(data: bytearray, changed_seq: int) -> None:
-    """Change one lot of an event and make every checksum of the segment right again."""
+def test_an_event_that_does_not_fit_the_state_stops_a_start(traded):
+    folder, _ = traded
+    storage = FileStorage(folder)
+    for seq in snapshot_seqs(storage):
+        storage.unlink(snapshot_name(seq))
+    segment, _, seq, _ = blocks(storage)[-1]
+    path = folder / segment_name(segment)
+    data = bytearray(path.read_bytes())
+    # A cancel of an order that never was.
+    rewrite_chain(data, seq, {0: Kind.CANCELED, 1: 0, 16: 0xFF, 23: 0xFF})
+    path.write_bytes(data)
+    with pytest.raises(JournalCorrupt, match="the checksums are right, but"):
+        Venue(FileStorage(folder))
+
+
+def rewrite_chain(data: bytearray, changed_seq: int,
+                  values: Mapping[int, int]) -> None:
+    """Change an event (offset: byte) and make every checksum of the segment right again."""
     header = record.parse_segment_header(data)
     tag, offset, chain = record.crc32c(header.log_id), 64, header.previous_checksum
     while (block := record.parse_block_header(data, tag, offset)) is not None:
         end = offset + 64 * (1 + block.unit_count)
         events = EventBatch.from_bytes(bytes(data[offset + 64:end]), block.first_seq)
         if block.first_seq <= changed_seq < block.first_seq + block.event_count:
-            data[offset + 64 + 32] ^= 1
+            for position, value in values.items():
+                data[offset + 64 + position] = value
             events = EventBatch.from_bytes(bytes(data[offset + 64:end]), block.first_seq)
         unit = record.frame_block([events] if len(events) else [], block.first_seq, chain,
                                   block.synced_seq, block.incarnation, tag, block.time_ns,
