@@ -71,7 +71,7 @@ def recovery(pace: Pace) -> list[Row]:
 
 def memory(pace: Pace) -> list[Row]:
     """Resident memory of the matcher for each resting order."""
-    count = RESTING_ORDERS // 100 if pace.quick else RESTING_ORDERS
+    count = RESTING_ORDERS // 100 if pace is TINY else RESTING_ORDERS
     found = float(run_module("bench.memory", str(count)))
     return [Row("memory", f"memory per resting order, {count:,} resting", "bytes", found,
                 target=MEMORY_TARGET_BYTES, higher=False)]
