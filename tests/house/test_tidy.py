@@ -127,3 +127,9 @@ def test_the_check_of_c_functions_reads_headers():
                  "cdef dict f(const Event *e):", "cdef object x = f(1)", "cdef class A(B):",
                  "cdef Node f(int x):", "cdef int x[4]"):
         assert not tidy.silent_cdefs(good + "\n"), good
+
+
+def test_files_of_tests_and_their_helpers_have_names_of_their_own():
+    names = [path.name for path in PYTHON if tidy.name_of(path).startswith("tests/")
+             and path.name not in ("conftest.py", "__init__.py")]
+    assert sorted(names) == sorted(set(names))
