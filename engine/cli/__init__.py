@@ -71,6 +71,10 @@ def run(arguments: list[str] | None = None) -> int:
     except EngineError as error:
         output.complain(str(error))
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        # Not a mistake of one line: a group alone asks what there is.
+        click.echo(error.format_message(), err=True)
+        return EXIT_CONFIG
     except click.UsageError as error:
         where = f" (try '{error.ctx.command_path} --help')" if error.ctx else ""
         output.complain(error.format_message().replace("\n", " ") + where)

@@ -27,7 +27,8 @@ from engine.intake.session import Session, Shell, State, Times
 from engine.queues import TwoLaneQueue
 from engine.spare import SparePool
 
-# While a client is sent its past, at most this much waits for it in memory.
+# While a client is sent its past, at most this much waits for it in memory, and at most half of
+# what cuts a client: it goes live with these bytes unsent, and must have room for new ones.
 REPLAY_UNSENT_BYTES = 2**20
 # Heartbeats and time-outs are looked at this many times per heartbeat.
 TICKS_PER_HEARTBEAT = 4
@@ -152,7 +153,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
             join(door.streams, self, account_id)
             return
         self._streaming = True
-        self._limit_unsent(REPLAY_UNSENT_BYTES)
+        self._limit_unsent(min(REPLAY_UNSENT_BYTES, door.unsent_bytes // 2))
         self._run(self._replay(account_id, from_number))
 
     async def _replay(self, account_id: int, from_number: int) -> None:

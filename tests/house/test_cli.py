@@ -59,11 +59,20 @@ def test_every_command_that_touches_files_takes_config_and_data_dir(words, comma
         assert "--json" in options, words
 
 
-def test_a_start_without_arguments_shows_the_help():
+def test_the_help_names_the_commands():
     shown = matchd("--help")
     assert shown.returncode == 0
     assert "check-config" in shown.stdout
     assert "Example: matchd run" in shown.stdout
+
+
+@pytest.mark.parametrize("group", [[], ["journal"], ["session"], ["replay"]], ids=str)
+def test_a_group_without_a_command_shows_its_help_in_lines(group):
+    shown = matchd(*group)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    lines = shown.stderr.splitlines()
+    assert lines[0].startswith("Usage: matchd")
+    assert "Commands:" in lines
 
 
 def test_the_version_is_that_of_the_package():
