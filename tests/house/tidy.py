@@ -45,7 +45,7 @@ _CDEF = re.compile(r"^\s*c(?:p)?def\s+(?:public\s+|readonly\s+|api\s+)?(?:inline
 
 def files(*suffixes: str) -> Iterator[Path]:
     """The project's own files with one of these suffixes."""
-    for top in ("engine", "cython_core", "tests", "bench", "docs", "config"):
+    for top in ("engine", "cython_core", "tests", "bench", "docs", "config", "examples"):
         for path in sorted((ROOT / top).rglob("*")):
             if path.suffix in suffixes and path.is_file() and "defaults" not in path.parts:
                 yield path
