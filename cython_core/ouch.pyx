@@ -633,7 +633,8 @@ cdef int _scan_tags(const uint8_t *tags, size_t length, uint32_t known, bint str
             terms.options.present |= <uint32_t>1 << tag
             _take_tag(terms, tag, tags + position + 2)
         elif strict:
-            _refuse(terms, REJECT_OTHER, tag >= 128 and TAG_WIDTH[tag])
+            # As unserved: a Replace must not cost its original for a tag we don't know.
+            _refuse(terms, REJECT_OTHER, True)
         position += 1 + element
     return STOP_NEED_MORE
 
@@ -668,6 +669,8 @@ cdef void _take_tag(Terms *terms, uint8_t tag, const uint8_t *value) noexcept no
         options.group_id = get16(value)
     elif tag == 25:
         options.shares_located = value[0]
+        if value[0] != c'Y' and value[0] != c'N':
+            _refuse(terms, REJECT_OTHER, False)
     elif tag == 26:
         memcpy(options.locate_broker, value, 4)
     elif tag == 27:

@@ -36,7 +36,7 @@ TAG_RULES = {
     "route": (("",), Reject.ROUTE, None), "expire_time_s": ((0,), Reject.OTHER, None),
     "trade_now": ("N ", Reject.OTHER, "Y"), "handle_inst": (" ", Reject.OTHER, None),
     "side": ("BSTE", Reject.SIDE, ""), "aiq_strategy": (" ", Reject.AIQ, None),
-    "aiq_group": (("",), Reject.AIQ, None),
+    "aiq_group": (("",), Reject.AIQ, None), "shares_located": ("YN", Reject.OTHER, ""),
 }
 ENTER_TAGS = {2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 24, 25, 26, 28, 29, 30}
 REPLACE_TAGS = {3, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 25, 26, 27, 28, 29, 30}
@@ -151,7 +151,7 @@ def order_refusal(fields, symbols, known_tags):
     for name, value in fields["options"].items():
         number = NUMBERS.get(name)
         if number not in known_tags:
-            return Reject.OTHER, number is not None and number >= 128
+            return Reject.OTHER, True
         if name in TAG_RULES:
             served, reason, unserved = TAG_RULES[name]
             if value not in served:

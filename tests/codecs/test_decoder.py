@@ -195,17 +195,18 @@ BOTH_MESSAGES = [
     ("trade_now", " ", None), ("trade_now", "Y", (Reject.OTHER, True)),
     ("trade_now", "X", (Reject.OTHER, False)), ("handle_inst", " ", None),
     ("handle_inst", "I", (Reject.OTHER, True)), ("shares_located", "Y", None),
+    ("shares_located", "N", None), ("shares_located", "?", (Reject.OTHER, False)),
     ("locate_broker", "ABCD", None), ("user_ref_idx", 255, None), ("aiq_strategy", " ", None),
     ("aiq_strategy", "O", (Reject.AIQ, True)), ("aiq_group", "", None),
     ("aiq_group", "G1", (Reject.AIQ, True)),
-    ("secondary_order_id", 0, (Reject.OTHER, False)), ("bbo_weight", " ", (Reject.OTHER, False)),
-    ("display_quantity_lots", 0, (Reject.OTHER, False)),
-    ("display_price_units", 0, (Reject.OTHER, False)), ("tag_8", b"", (Reject.OTHER, False)),
-    ("tag_19", b"\0", (Reject.OTHER, False)), ("tag_99", b"??", (Reject.OTHER, False)),
+    ("secondary_order_id", 0, (Reject.OTHER, True)), ("bbo_weight", " ", (Reject.OTHER, True)),
+    ("display_quantity_lots", 0, (Reject.OTHER, True)),
+    ("display_price_units", 0, (Reject.OTHER, True)), ("tag_8", b"", (Reject.OTHER, True)),
+    ("tag_19", b"\0", (Reject.OTHER, True)), ("tag_99", b"??", (Reject.OTHER, True)),
     ("stop_price_units", 0, (Reject.OTHER, True)), ("trigger", "L", (Reject.OTHER, True)),
     ("expire_at_ns", 0, (Reject.OTHER, True)), ("trail_offset_units", 0, (Reject.OTHER, True)),
     ("order_flags", 0, (Reject.OTHER, True)), ("quantity_quote", 0, (Reject.OTHER, True)),
-    ("link_group", 0, (Reject.OTHER, True)), ("tag_135", b"", (Reject.OTHER, False)),
+    ("link_group", 0, (Reject.OTHER, True)), ("tag_135", b"", (Reject.OTHER, True)),
 ]
 
 
@@ -213,7 +214,7 @@ BOTH_MESSAGES = [
     *BOTH_MESSAGES, ("firm", "FIRM", None), ("customer_type", "R", None),
     ("customer_type", "N", None), ("customer_type", " ", None),
     ("customer_type", "X", (Reject.OTHER, False)), ("group_id", 3, None),
-    ("side", "B", (Reject.OTHER, False)),
+    ("side", "B", (Reject.OTHER, True)),
 ])
 def test_an_enter_order_is_served_or_refused_by_each_tag(name, value, expected):
     [command] = commands(enter({name: value}))
@@ -221,8 +222,8 @@ def test_an_enter_order_is_served_or_refused_by_each_tag(name, value, expected):
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), [
-    *BOTH_MESSAGES, ("firm", "FIRM", (Reject.OTHER, False)), ("group_id", 3, (Reject.OTHER, False)),
-    ("customer_type", "R", (Reject.OTHER, False)), ("side", "T", None),
+    *BOTH_MESSAGES, ("firm", "FIRM", (Reject.OTHER, True)), ("group_id", 3, (Reject.OTHER, True)),
+    ("customer_type", "R", (Reject.OTHER, True)), ("side", "T", None),
     ("side", "X", (Reject.SIDE, False)),
 ])
 def test_a_replace_is_served_or_refused_by_each_tag(name, value, expected):

@@ -65,7 +65,7 @@ async def test_a_client_that_reads_its_replay_slowly_goes_live_without_being_cut
         await loop.sock_sendall(late, build_login("MAKER1", "demo", sequence=1))
         received = bytearray()
         while received.count(b"\x00\x41S") < ORDERS:
-                # Each read waits, so the venue is always ahead with what it may leave unsent, and
+            # Each read waits, so the venue is always ahead with what it may leave unsent, and
             # comes to write a heartbeat behind it.
             await asyncio.sleep(0.001)
             data = await loop.sock_recv(late, 65_536)
