@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable
 
 from engine import clock
@@ -40,6 +41,8 @@ class Snapshotter:
         self.count = 0
         self._child = 0
         self._written_seq = 0
+        # A snapshot is put in place by a thread, and may meet the shutdown's.
+        self._lock = threading.Lock()
 
     @property
     def busy(self) -> bool:
@@ -99,8 +102,13 @@ class Snapshotter:
                        f"{os.waitstatus_to_exitcode(status)}")
 
     def put_in_place(self) -> None:
-        """Rename the written snapshot; the log must be synced through it. Raises OSError."""
-        seq = self._written_seq
+        """Rename the written snapshot, if one waits; the log must be synced through it. Raises
+        OSError."""
+        with self._lock:
+            if self._written_seq:
+                self._place(self._written_seq)
+
+    def _place(self, seq: int) -> None:
         self._storage.rename(_unfinished(seq), snapshot_name(seq))
         self._storage.sync_folder(FOLDER)
         self.newest_seq = seq
@@ -111,10 +119,11 @@ class Snapshotter:
     def write_last(self, matcher: Saves, index: StreamIndex, cursor: Cursor) -> None:
         """The snapshot of a shutdown: in this process, in place at once. Raises OSError."""
         self.stop()
-        self.begun_seq = self._written_seq = matcher.next_seq - 1
-        write_snapshot(self._storage, _unfinished(self.begun_seq), matcher, index, cursor,
-                       self._log_id)
-        self.put_in_place()
+        with self._lock:
+            self.begun_seq = matcher.next_seq - 1
+            write_snapshot(self._storage, _unfinished(self.begun_seq), matcher, index, cursor,
+                           self._log_id)
+            self._place(self.begun_seq)
 
     def stop(self) -> None:
         """End the child that is under way; its snapshot is not made."""
@@ -123,7 +132,8 @@ class Snapshotter:
                 os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)
             self._child = 0
-        self._written_seq = 0
+        with self._lock:
+            self._written_seq = 0
 
 
 def _unfinished(seq: int) -> str:
