@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cython_core import record
 from cython_core.event import EventBatch
 from engine.journal.reader import Cursor, log_tag
-from engine.journal.segment import UNIT_BYTES, SpareMaker, segment_name, whole_pages
+from engine.journal.segment import PAGE_BYTES, UNIT_BYTES, SpareMaker, segment_name, whole_pages
 from engine.journal.storage import File, Storage
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class LogWriter:
         self.cursor = cursor
         self.synced_seq = cursor.next_seq - 1
         self.file: File = storage.open(segment_name(cursor.segment), write=True)
+        self._lazy = lazy
+        self._open_for_blocks(self.file)
         self._size = self.file.size()
         self._begun = True
         self._spare = SpareMaker(storage)
@@ -135,9 +137,15 @@ class LogWriter:
         number = self.cursor.segment + 1
         size = max(self._segment_bytes, whole_pages((units + 2) * UNIT_BYTES))
         file = self._spare.take(number, size)
+        self._open_for_blocks(file)
         self.file.close()
         self.file, self._size, self._begun = file, file.size(), False
         self.cursor = self.cursor._replace(segment=number, offset=UNIT_BYTES)
+
+    def _open_for_blocks(self, file: File) -> None:
+        # What is acknowledged from the page cache has to go through it.
+        if not self._lazy and file.size() % PAGE_BYTES == 0:
+            file.bypass_cache()
 
     def close(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Stop the threads and close the file. Writes nothing."""

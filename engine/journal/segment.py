@@ -58,6 +58,7 @@ def make_segment(storage: Storage, number: int, size_bytes: int, filler: Filler,
     file = storage.open(unfinished, create=True)
     try:
         file.reserve(size_bytes)
+        file.bypass_cache()
         filler.fill(file, 0, size_bytes)
         if head:
             file.pwritev([head], 0)

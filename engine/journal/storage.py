@@ -7,7 +7,9 @@ and use `/`. Every method may raise OSError; the journal decides what that means
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
 import os
 import threading
 from collections.abc import Sequence
@@ -49,6 +51,13 @@ class File(Protocol):
 
     def truncate(self, size: int) -> None:
         """Cut the file, or lengthen it by a hole of zeros."""
+
+    def bypass_cache(self) -> None:
+        """From now on let a `Writer` put what it syncs past the page cache, where that is possible.
+
+        For files that are whole pages long and written from front to back: what stands behind a
+        write, up to the end of its page, becomes zero.
+        """
 
     def close(self) -> None:
         """Give the file back. Nothing is synced by this."""
@@ -123,11 +132,15 @@ class Storage(Protocol):
 
 
 class DiskFile:
-    """A real file."""
+    """A real file. `direct` is a second descriptor past the page cache, or -1."""
+
+    _serials = itertools.count(1)
 
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
         self.descriptor = descriptor
+        self.direct = -1
+        self.serial = next(self._serials)
 
     def pwritev(self, pieces: Sequence[Buffer], offset: int) -> None:
         views = [memoryview(piece).cast("B") for piece in pieces]
@@ -162,10 +175,18 @@ class DiskFile:
     def truncate(self, size: int) -> None:
         os.ftruncate(self.descriptor, size)
 
+    def bypass_cache(self) -> None:
+        if self.direct < 0:
+            # Some file systems (tmpfs) don't have it; then everything goes through the cache.
+            with contextlib.suppress(OSError):
+                self.direct = os.open(f"/proc/self/fd/{self.descriptor}",
+                                      os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC)
+
     def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        for descriptor in (self.descriptor, self.direct):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.descriptor = self.direct = -1
 
 
 class ThreadWriter:

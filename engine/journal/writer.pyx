@@ -8,18 +8,14 @@ interpreter's switch interval (5 ms) whenever the loop has work.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EINTR, EIO, errno
+from libc.errno cimport EINTR, EINVAL, EIO, errno
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 
 import os
 import signal
 
-cdef extern from "<sys/uio.h>" nogil:
-    cdef struct iovec:
-        void *iov_base
-        size_t iov_len
-    ssize_t pwritev(int descriptor, const iovec *pieces, int count, long offset)
+from engine.journal.direct cimport Stage, iovec, pwritev, stage_init, write_direct, write_pages
 
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int descriptor)
@@ -61,21 +57,29 @@ cdef extern from *:
     int matchd_thread_create(pthread_t *thread, void *(*start)(void *) noexcept nogil,
                              void *argument) nogil
 
+cdef extern from *:
+    """
+    /* At a page's boundary, because it is written past the page cache. */
+    static char matchd_zeros[1 << 20] __attribute__((aligned(4096)));
+    """
+    char *matchd_zeros
+
 # Linux takes at most this many pieces in one pwritev.
 cdef enum:
     IOV_MAX = 1024
 
-# Zeros that are written between two syncs while a segment is filled: large enough to be quick,
-# small enough that a commit that comes in between waits little; and the breath after each.
+# Zeros that are written in one go while a segment is filled: large enough to be quick, small
+# enough that a commit that comes in between waits little; and the breath after each. Through the
+# page cache each step is synced too, or the commit would have to wait for all of them.
 cdef enum:
     FILL_BYTES = 1 << 20
     FILL_PAUSE_NS = 300000
 
-cdef char[FILL_BYTES] _zeros
-
-
 cdef struct Job:
     int descriptor
+    int direct                  # the same file past the page cache, or -1
+    long serial                 # of the file: descriptors are used again
+    Stage *stage
     int count
     int capacity
     iovec *pieces
@@ -92,6 +96,10 @@ cdef int _write_all(Job *job) noexcept nogil:
     cdef iovec *piece = job.pieces
     cdef int left = job.count
     cdef ssize_t written
+    if left and job.sync and job.direct >= 0 and _write_past_cache(job):
+        left = 0
+        if job.error:
+            return job.error
     while left:
         written = pwritev(job.descriptor, piece, left if left < IOV_MAX else IOV_MAX, job.offset)
         if written < 0:
@@ -111,6 +119,18 @@ cdef int _write_all(Job *job) noexcept nogil:
     if job.sync and fdatasync(job.descriptor):
         return errno
     return 0
+
+
+cdef bint _write_past_cache(Job *job) noexcept nogil:
+    """Whether the file system took it that way; `job.error` has what went wrong."""
+    job.error = stage_init(job.stage)
+    if job.error == 0:
+        job.error = write_direct(job.stage, job.direct, job.serial, job.pieces, job.count,
+                                 job.offset)
+    if job.error != EINVAL:
+        return True
+    job.error = 0
+    return False
 
 
 cdef void *_run(void *argument) noexcept nogil:
@@ -139,9 +159,11 @@ cdef class NativeWriter:
     cdef Py_buffer *views
     cdef int view_count
     cdef int view_capacity
+    cdef Stage stage
     cdef readonly bint busy
 
     def __cinit__(self):
+        self.job.stage = &self.stage
         self.job.event_descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.opened = True
         sem_init(&self.job.wake, 0, 0)
@@ -155,6 +177,7 @@ cdef class NativeWriter:
         self._release()
         free(self.job.pieces)
         free(self.views)
+        free(self.stage.data)
         if self.opened:
             sem_destroy(&self.job.wake)
 
@@ -169,7 +192,7 @@ cdef class NativeWriter:
         """
         if self.busy or not self.running:
             raise RuntimeError("a write is under way, or the writer is closed")
-        self._prepare(file.descriptor, pieces, offset, sync)
+        self._prepare(file, pieces, offset, sync)
         self.busy = True
         self.job.pending = True
         sem_post(&self.job.wake)
@@ -188,7 +211,7 @@ cdef class NativeWriter:
         cdef int code
         if self.busy:
             raise RuntimeError("a write is under way")
-        self._prepare(file.descriptor, pieces, offset, sync)
+        self._prepare(file, pieces, offset, sync)
         with nogil:
             code = _write_all(&self.job)
         self._release()
@@ -214,7 +237,7 @@ cdef class NativeWriter:
             raise OSError(code, os.strerror(code))
         return 0
 
-    cdef int _prepare(self, int descriptor, list pieces, offset, bint sync) except -1:
+    cdef int _prepare(self, file, list pieces, offset, bint sync) except -1:
         cdef int count = <int>len(pieces)
         cdef Py_buffer *view
         self._reserve(count)
@@ -225,7 +248,9 @@ cdef class NativeWriter:
             self.job.pieces[self.view_count].iov_len = view.len
             self.view_count += 1
         self.job.count = count
-        self.job.descriptor = descriptor
+        self.job.descriptor = file.descriptor
+        self.job.direct = file.direct
+        self.job.serial = file.serial
         self.job.offset = offset
         self.job.sync = sync
         self.job.error = 0
@@ -261,11 +286,12 @@ cdef class NativeFiller:
     def fill(self, file, offset, size):
         """Write and sync zeros from `offset` up to `size`, or until `hurry`. Raises OSError."""
         cdef int descriptor = file.descriptor
+        cdef int direct = file.direct
         cdef size_t at = offset
         cdef size_t end = size
         cdef int code
         with nogil:
-            code = self._fill(descriptor, at, end)
+            code = self._fill(descriptor, direct, at, end)
         if code:
             raise OSError(code, os.strerror(code))
 
@@ -273,27 +299,26 @@ cdef class NativeFiller:
         """End the filling that is under way, and every later one, after its present step."""
         self.hurried = True
 
-    cdef int _fill(self, int descriptor, size_t at, size_t end) noexcept nogil:
-        cdef iovec piece
-        cdef Job job
+    cdef int _fill(self, int descriptor, int direct, size_t at, size_t end) noexcept nogil:
         cdef timespec pause
-        cdef int code
+        cdef size_t size
+        cdef int code = 0
         pause.tv_sec = 0
         pause.tv_nsec = FILL_PAUSE_NS
-        job.descriptor = descriptor
-        job.pieces = &piece
-        job.sync = True
         while at < end and not self.hurried:
-            piece.iov_base = _zeros
-            piece.iov_len = end - at if end - at < FILL_BYTES else FILL_BYTES
-            job.count = 1
-            job.offset = at
-            at += piece.iov_len
-            code = _write_all(&job)
+            size = end - at if end - at < FILL_BYTES else FILL_BYTES
+            if direct >= 0:
+                code = write_pages(direct, matchd_zeros, size, <long>at)
+            if direct < 0 or code == EINVAL:
+                direct = -1
+                code = write_pages(descriptor, matchd_zeros, size, <long>at)
+                if code == 0 and fdatasync(descriptor):
+                    code = errno
             if code:
                 return code
+            at += size
             nanosleep(&pause, NULL)
-        return 0
+        return errno if fdatasync(descriptor) else 0
 
 
 cdef extern from "Python.h":

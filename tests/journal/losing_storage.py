@@ -112,6 +112,9 @@ class LosingFile:
             self._storage.step()
             self.node.resize(size)
 
+    def bypass_cache(self) -> None:
+        """There is no page cache but the one that a cut loses."""
+
     def close(self) -> None:
         pass
 

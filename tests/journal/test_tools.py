@@ -69,8 +69,11 @@ def test_progress_ends_at_the_whole(traded):
 
 
 def test_a_changed_event_is_caught_even_with_right_checksums(traded):
-    folder, _ = traded
-    segment, _, seq, _ = blocks(FileStorage(folder))[-1]
+    folder, history = traded
+    accepted = {event["seq"] for batch in history for event in batch.dicts()
+                if event["kind"] == "accepted"}
+    segment, seq = [(segment, seq) for segment, _, seq, _ in blocks(FileStorage(folder))
+                    if seq in accepted][-1]
     path = folder / segment_name(segment)
     data = bytearray(path.read_bytes())
     rewrite_chain(data, seq, {39: 7})

@@ -2,6 +2,7 @@
 
 import os
 import select
+from random import Random
 
 import pytest
 
@@ -104,3 +105,49 @@ def test_no_descriptor_stays_open(tmp_path):
         NativeWriter().close()
         ThreadWriter().close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def direct_file(file):
+    """A file of whole pages whose synced writes go past the page cache."""
+    file.truncate(4 << 20)
+    file.bypass_cache()
+    if file.direct < 0:
+        pytest.skip("this file system has no way past the page cache")
+    return file
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_past_the_page_cache_stand_behind_one_another(direct_file, seed):
+    random = Random(seed)
+    writer = NativeWriter()
+    expected = bytearray()
+    while len(expected) < 1 << 20:
+        pieces = [random.randbytes(64 * random.choice((1, 2, 63, 64, 65, 700, 20_000)))
+                  for _ in range(random.randint(1, 3))]
+        if len(expected) + sum(map(len, pieces)) > 4 << 20:
+            break
+        writer.write_now(direct_file, pieces, len(expected), True)
+        expected += b"".join(pieces)
+        if random.random() < 0.2:
+            writer.close()
+            writer = NativeWriter()
+    writer.close()
+    assert direct_file.pread(len(expected), 0) == bytes(expected)
+    assert not any(direct_file.pread(4 << 20, len(expected)))
+
+
+def test_the_kept_page_of_one_file_is_not_written_into_another(tmp_path):
+    storage = FileStorage(tmp_path)
+    writer = NativeWriter()
+    for name, letter in (("one", b"1"), ("two", b"2"), ("one", b"3")):
+        file = storage.open(name, write=True, create=not storage.exists(name))
+        file.truncate(8192)
+        file.bypass_cache()
+        offset = 64 if letter == b"3" else 0
+        writer.write_now(file, [letter * 64], offset, True)
+        file.close()
+    writer.close()
+    file = storage.open("one")
+    assert file.pread(192, 0) == b"1" * 64 + b"3" * 64 + bytes(64)
+    file.close()
