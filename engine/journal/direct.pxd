@@ -5,6 +5,10 @@
 # costs one copy into a buffer that stays warm. The disk takes whole pages only, so the last page,
 # when a block ends inside it, is kept here and written again in front of the next block.
 #
+# A small block goes through the page cache all the same: its one or two pages are warm there, and
+# one order at a time waits less (150 us against 230 where another core takes the disk's
+# interrupts). It is whole pages too, so nothing has to be read before it is written.
+#
 # What stands behind the end of a write, up to the end of its page, becomes zero.
 
 from libc.errno cimport EINTR, EIO, ENOMEM, errno
@@ -26,6 +30,7 @@ cdef extern from "<stdlib.h>" nogil:
 cdef enum:
     PAGE_BYTES = 4096               # what every disk and file system takes
     STAGE_BYTES = 1 << 20           # one request to the disk; larger ones gain nothing
+    DIRECT_BYTES_MIN = 1 << 16      # from here on copying costs more than waiting
 
 # `stage[0:tail_bytes]` is what stands in file `serial` from offset `tail_at` on.
 cdef struct Stage:
@@ -77,15 +82,19 @@ cdef inline int stage_tail(Stage *stage, int descriptor, long serial, long page,
             return EIO if got >= 0 else errno
 
 
-cdef inline int write_direct(Stage *stage, int descriptor, long serial, const iovec *pieces,
-                             int count, long offset) noexcept nogil:
-    """Write the pieces one after the other from `offset` on; 0 or an errno."""
+cdef inline int write_whole_pages(Stage *stage, int cached, int direct, long serial,
+                                  const iovec *pieces, int count, long offset) noexcept nogil:
+    """Write the pieces one after the other from `offset` on; 0 or an errno.
+
+    `cached` and `direct` are one file, through the page cache and past it.
+    """
     cdef long at = offset - offset % PAGE_BYTES
     cdef size_t filled = <size_t>(offset % PAGE_BYTES)
     cdef size_t left, size, whole
     cdef const char *data
     cdef int index
-    cdef int code = stage_tail(stage, descriptor, serial, at, filled)
+    cdef int code = stage_tail(stage, cached, serial, at, filled)
+    cdef int descriptor
     stage.serial = 0
     if code:
         return code
@@ -99,13 +108,14 @@ cdef inline int write_direct(Stage *stage, int descriptor, long serial, const io
             left -= size
             filled += size
             if filled == STAGE_BYTES:
-                code = write_pages(descriptor, stage.data, STAGE_BYTES, at)
+                code = write_pages(direct, stage.data, STAGE_BYTES, at)
                 if code:
                     return code
                 at += STAGE_BYTES
                 filled = 0
     whole = (filled + PAGE_BYTES - 1) // PAGE_BYTES * PAGE_BYTES
     memset(stage.data + filled, 0, whole - filled)
+    descriptor = direct if whole >= DIRECT_BYTES_MIN else cached
     code = write_pages(descriptor, stage.data, whole, at)
     if code:
         return code

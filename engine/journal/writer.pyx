@@ -15,7 +15,8 @@ from libc.stdlib cimport free, realloc
 import os
 import signal
 
-from engine.journal.direct cimport Stage, iovec, pwritev, stage_init, write_direct, write_pages
+from engine.journal.direct cimport (Stage, iovec, pwritev, stage_init, write_pages,
+                                    write_whole_pages)
 
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int descriptor)
@@ -96,7 +97,7 @@ cdef int _write_all(Job *job) noexcept nogil:
     cdef iovec *piece = job.pieces
     cdef int left = job.count
     cdef ssize_t written
-    if left and job.sync and job.direct >= 0 and _write_past_cache(job):
+    if left and job.sync and job.direct >= 0 and _write_whole_pages(job):
         left = 0
         if job.error:
             return job.error
@@ -121,12 +122,12 @@ cdef int _write_all(Job *job) noexcept nogil:
     return 0
 
 
-cdef bint _write_past_cache(Job *job) noexcept nogil:
+cdef bint _write_whole_pages(Job *job) noexcept nogil:
     """Whether the file system took it that way; `job.error` has what went wrong."""
     job.error = stage_init(job.stage)
     if job.error == 0:
-        job.error = write_direct(job.stage, job.direct, job.serial, job.pieces, job.count,
-                                 job.offset)
+        job.error = write_whole_pages(job.stage, job.descriptor, job.direct, job.serial,
+                                      job.pieces, job.count, job.offset)
     if job.error != EINVAL:
         return True
     job.error = 0
