@@ -102,13 +102,19 @@ def recovery(folder: Path, operations: int) -> float:
 
 def snapshot_pause(folder: Path, resting_orders: int) -> float:
     """Milliseconds for which trading stands still for a snapshot; the worst of some."""
+    return asyncio.run(_snapshots(folder, _filling(resting_orders)))
+
+
+def _filling(resting_orders: int) -> list[CommandBatch]:
     flow = Flow(SEED)
     flow.fill(resting_orders, 2000.0)
-    return asyncio.run(_snapshots(folder, [Flow.definitions(1), *flow.finish()]))
+    return [Flow.definitions(1), *flow.finish()]
 
 
 async def _snapshots(folder: Path, batches: list[CommandBatch]) -> float:
-    matcher = await _write(folder, batches)
+    # Only what a venue holds may be in this process: a fork costs by its pages.
+    resting_orders = (await _write(folder, batches)).resting_orders
+    batches.clear()
     recovered = Journal.open(Config(journal=JournalConfig(snapshot_events=1)), data_dir=folder)
     journal, worst = recovered.journal, 0.0
     if not isinstance(journal, Journal):
@@ -120,7 +126,7 @@ async def _snapshots(folder: Path, batches: list[CommandBatch]) -> float:
             await asyncio.sleep(0.01)
         journal.snapshots.stop()
     journal.abandon()
-    if recovered.matcher.resting_orders != matcher.resting_orders:
+    if recovered.matcher.resting_orders != resting_orders:
         raise RuntimeError("the recovered state is another one")
     return worst
 

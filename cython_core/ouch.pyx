@@ -685,15 +685,18 @@ cdef void _take_tag(Terms *terms, uint8_t tag, const uint8_t *value) noexcept no
 
 # Tags whose only served value is the neutral one.
 cdef void _take_unserved_tag(Terms *terms, uint8_t tag, const uint8_t *value) noexcept nogil:
-    if tag == 5 or tag == 13:
+    if tag == 5:
         if get32(value):
             _refuse(terms, REJECT_MAX_FLOOR, True)
+    elif tag == 13:
+        if get32(value):
+            _refuse(terms, REJECT_OTHER, True)
     elif tag == 7 or tag == 11:
         if get32(value):
             _refuse(terms, REJECT_PEG, True)
     elif tag == 9:
         if get64(value):
-            _refuse(terms, REJECT_PEG, True)
+            _refuse(terms, REJECT_OTHER, True)
     elif tag == 14:
         if memcmp(value, b"    ", 4) != 0:
             _refuse(terms, REJECT_ROUTE, True)
