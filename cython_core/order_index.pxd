@@ -14,8 +14,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from cython_core.invariant cimport INVARIANT
-from cython_core.pool cimport (Order, memory_free, memory_grow, memory_prefetch,
-                               memory_release)
+from cython_core.pool cimport (Order, memory_free, memory_grow, memory_prefer_large_pages,
+                               memory_prefetch, memory_release)
 
 cdef extern from *:
     """
@@ -80,6 +80,7 @@ cdef inline uint32_t index_tag(uint32_t account, uint8_t channel,
 cdef inline void table_init(IndexTable *table, uint32_t bits) noexcept nogil:
     cdef size_t buckets = <size_t>1 << bits
     table.buckets = <IndexBucket *>memory_grow(NULL, 0, buckets * sizeof(IndexBucket))
+    memory_prefer_large_pages(table.buckets, buckets * sizeof(IndexBucket))
     INVARIANT(table.buckets != NULL, "out of memory for the order index")
     table.mask = buckets - 1
     table.shift = 32 - bits

@@ -35,6 +35,15 @@ cdef extern from *:
         (void)memory; (void)bytes;
     #endif
     }
+    /* Large pages for what is large and used everywhere at once: a random order costs one look
+       into the page tables less, and a fork copies one entry where it copied 512. */
+    static inline void memory_prefer_large_pages(void *memory, size_t bytes) {
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        if (memory != NULL && bytes >= (4u << 20)) madvise(memory, bytes, MADV_HUGEPAGE);
+    #else
+        (void)memory; (void)bytes;
+    #endif
+    }
     /* Zeroed pages; NULL when there is no memory. Linux moves them without a copy. */
     static inline void *memory_grow(void *memory, size_t old_bytes, size_t new_bytes) {
         void *grown;
@@ -62,6 +71,7 @@ cdef extern from *:
     """
     void memory_free(void *memory, size_t bytes) noexcept nogil
     void *memory_grow(void *memory, size_t old_bytes, size_t new_bytes) noexcept nogil
+    void memory_prefer_large_pages(void *memory, size_t bytes) noexcept nogil
     void memory_release(void *memory, size_t bytes) noexcept nogil
     void memory_prefetch(const void *address) noexcept nogil
 
@@ -111,6 +121,8 @@ cdef inline void pool_grow(Pool *pool) noexcept nogil:
     pool.clients = <ClientText *>memory_grow(pool.clients, old * sizeof(ClientText),
                                              new * sizeof(ClientText))
     INVARIANT(pool.orders != NULL and pool.clients != NULL, "out of memory for orders")
+    memory_prefer_large_pages(pool.orders, new * sizeof(Order))
+    memory_prefer_large_pages(pool.clients, new * sizeof(ClientText))
     pool.capacity = <uint32_t>new
     if pool.used == 0:
         pool.used = 1

@@ -81,7 +81,8 @@ def first_header(storage: Storage) -> record.SegmentHeader:
     """The header of the oldest segment. Raises JournalCorrupt, JournalError."""
     numbers = segment_numbers(storage)
     if not numbers:
-        raise JournalError("there is no journal", "start the venue once, or name --data-dir")
+        raise JournalError(f"there is no journal in {storage}",
+                           "start the venue once, or name --data-dir")
     header = read_header(storage, numbers[0])
     if header is None or header.number != numbers[0]:
         raise JournalCorrupt("the segment's header is damaged", segment_name(numbers[0]), 0, 0)

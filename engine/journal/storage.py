@@ -258,6 +258,9 @@ class FileStorage:
         self.data_dir = Path(data_dir)
         self._lock_descriptor = -1
 
+    def __str__(self) -> str:
+        return str(self.data_dir)
+
     def writer(self) -> Writer:
         return NativeWriter()
 

@@ -19,7 +19,8 @@ async def test_a_client_that_stops_reading_is_cut_and_resumes(start_venue: Start
     await loop.sock_connect(stuck, ("127.0.0.1", venue.port))
     await loop.sock_sendall(stuck, build_login("MAKER1", "demo"))
     sent = 0
-    while not venue.app.metrics.snapshot()["slow_readers"] and sent < ORDERS:
+    # The kernel's buffers hold some MB of answers before any byte waits in the venue.
+    while not venue.app.metrics.snapshot()["slow_readers"] and sent < 10 * ORDERS:
         try:
             await loop.sock_sendall(
                 stuck, b"".join(enter(sent + extra, "B", 1, 10_000) for extra in range(1, 501)))
@@ -27,6 +28,9 @@ async def test_a_client_that_stops_reading_is_cut_and_resumes(start_venue: Start
             break
         sent += 500
         await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while not venue.app.metrics.snapshot()["slow_readers"]:
+            await asyncio.sleep(0.01)
     assert venue.app.metrics.snapshot()["slow_readers"] == 1
     stuck.close()
     again = await Wire.logged_in(venue.port, "MAKER1")
