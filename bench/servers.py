@@ -151,6 +151,7 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
         config: dict[str, dict[str, Any]] = {
             "venue": {"data_dir": str(directory / "data")},
             "order_entry": {"tcp_port": port, "connections_max": accounts + 100},
+            "feed": {"port": 0}, "api": {"port": 0},
             "journal": {"sync": sync}, "log": {"level": "info"}}
         for section, keys in (settings or {}).items():
             config.setdefault(section, {}).update(keys)

@@ -72,6 +72,48 @@ class JournalConfig(msgspec.Struct, frozen=True):
     memory_max_bytes: Positive = 256 * 2**20
 
 
+class FeedConfig(msgspec.Struct, frozen=True):
+    """Public market data and private order events over WebSocket."""
+
+    host: Name = "127.0.0.1"
+    port: Port = 8001
+    batch_interval_ms: Annotated[int, Meta(ge=0, le=60_000)] = 50
+    max_batch_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    resume_window_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 30_000
+    compress_above_bytes: Count = 512
+    slow_client_threshold: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    unsent_max_bytes: Positive = 4 * 2**20
+    send_buffer_bytes: Annotated[int, Meta(ge=4_096, le=2**26)] = 2**17
+    pong_timeout_ms: Milliseconds = 30_000
+    clients_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 5_000
+    subscriptions_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    message_max_bytes: Annotated[int, Meta(ge=128, le=2**26)] = 16_384
+    requests_per_second: Annotated[int, Meta(ge=1, le=1_000_000)] = 50
+    origins: tuple[str, ...] = ()
+    require_login: bool = False
+    login_timeout_ms: Milliseconds = 10_000
+    candles_kept: Annotated[int, Meta(ge=1_441, le=1_000_000)] = 1_500
+    trades_kept: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    books_idle_ms: Milliseconds = 60_000
+    warm_events_max: Count = 20_000_000
+
+
+class ApiConfig(msgspec.Struct, frozen=True):
+    """Orders, market data, health and administration over HTTP."""
+
+    host: Name = "127.0.0.1"
+    port: Port = 8000
+    demo_account: Name = "MAKER1"
+    recv_window_ms: Milliseconds = 5_000
+    requests_per_second: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    body_max_bytes: Annotated[int, Meta(ge=1_024, le=2**26)] = 262_144
+    master_secret_file: str = ""
+    orders_kept: Annotated[int, Meta(ge=1, le=100_000_000)] = 100_000
+    client_id_window_s: Annotated[int, Meta(ge=0, le=2**31)] = 86_400
+    client_ids_kept_min: Count = 100_000
+    client_ids_max: Count = 10_000_000
+
+
 class LogConfig(msgspec.Struct, frozen=True):
     """Log lines on stderr."""
 
@@ -85,6 +127,7 @@ class QueuesConfig(msgspec.Struct, frozen=True):
     commands_units: Positive = 65_536
     events_units: Positive = 262_144
     reports_units: Positive = 262_144
+    market_units: Positive = 262_144
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -93,6 +136,8 @@ class Config(msgspec.Struct, frozen=True):
     venue: VenueConfig = VenueConfig()
     order_entry: OrderEntryConfig = OrderEntryConfig()
     journal: JournalConfig = JournalConfig()
+    feed: FeedConfig = FeedConfig()
+    api: ApiConfig = ApiConfig()
     log: LogConfig = LogConfig()
     queues: QueuesConfig = QueuesConfig()
 
@@ -206,6 +251,12 @@ def _load(path: Path, env: Mapping[str, str] | None, data_dir: Path | None,
 
 
 _VARIABLE = re.compile(r"MATCHD_([A-Z0-9_]+?)__([A-Z0-9_]+)")
+# Names without our prefix that some keys answer to as well; the prefixed name goes first.
+ALIASES = {
+    "BATCH_INTERVAL_MS": ("feed", "batch_interval_ms"),
+    "MAX_BATCH_SIZE": ("feed", "max_batch_size"),
+    "SLOW_CLIENT_THRESHOLD": ("feed", "slow_client_threshold"),
+}
 
 
 def _overrides(sections: Mapping[str, type[msgspec.Struct]], env: Mapping[str, str],
@@ -213,11 +264,12 @@ def _overrides(sections: Mapping[str, type[msgspec.Struct]], env: Mapping[str, s
     """The keys that the environment sets, and a warning for each variable that names none."""
     found: dict[tuple[str, str], Any] = {}
     warnings = []
-    for variable, text in sorted(env.items()):
+    # Aliases come first, so that the prefixed name has the last word.
+    for variable, text in sorted(env.items(), key=lambda item: item[0] not in ALIASES):
         match = _VARIABLE.fullmatch(variable)
-        if match is None:
+        if match is None and variable not in ALIASES:
             continue
-        section, key = match[1].lower(), match[2].lower()
+        section, key = ((match[1].lower(), match[2].lower()) if match else ALIASES[variable])
         hints = get_type_hints(sections[section], include_extras=True) \
             if section in sections else {}
         if key not in hints:

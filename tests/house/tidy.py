@@ -28,13 +28,14 @@ HOMES = {
     r"(?<![\w.])print\(": "engine/cli/output.py",
 }
 
-STAGES = ("intake", "trading", "journal", "reports", "feed", "stores", "api")
+STAGES = ("intake", "trading", "journal", "reports", "market", "feed", "stores", "api")
 # Who may import whom: only downwards. `clients` stands beside the stages and imports none.
 RANKS = {"__main__": 6, "cli": 6, "lifecycle": 5, "app": 4, "clients": 3,
          **dict.fromkeys(STAGES, 3)}
 COMMON_RANK = 2
-# The written exception: replay after login and stores that catch up read the log.
-SHARED_BY_STAGES = "engine.journal.reader"
+# The written exceptions: replay after login and stores that catch up read the log; feed and HTTP
+# gateway show the same books and orders.
+SHARED_BY_STAGES = ("engine.journal.reader", "engine.market")
 
 _PYTHON_TYPES = ("object", "str", "bytes", "bytearray", "dict", "list", "tuple", "set", "type",
                  "memoryview")
@@ -133,7 +134,7 @@ def upward_imports(name: str, text: str) -> list[str]:
     own = _part(name.removesuffix(".py").replace("/", "."))
     found = []
     for module in _imported(text):
-        if not module.startswith("engine.") or module == SHARED_BY_STAGES:
+        if not module.startswith("engine.") or module.startswith(SHARED_BY_STAGES):
             continue
         other = _part(module)
         if other == own or own in ("cli", "__main__"):

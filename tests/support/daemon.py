@@ -27,7 +27,8 @@ class Daemon:
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         self._config = config or ROOT / "config" / "matchd.toml"
-        self._settings = {"order_entry__tcp_port": 0, "log__format": "json",
+        self._settings = {"order_entry__tcp_port": 0, "feed__port": 0,
+                          "api__port": 0, "log__format": "json",
                           "journal__segment_bytes": 2**22, "journal__first_segment_bytes": 2**20
                           } | settings
 
@@ -48,6 +49,16 @@ class Daemon:
         self.spawn()
         self.port = self.wait_for_line("listening")["port"]
         return self
+
+    @property
+    def feed_port(self) -> int:
+        """The port of the WebSocket feed, as soon as it listens."""
+        return int(self.wait_for_line("feed listening")["port"])
+
+    @property
+    def api_port(self) -> int:
+        """The port of the HTTP gateway, as soon as it listens."""
+        return int(self.wait_for_line("api listening")["port"])
 
     def spawn(self) -> None:
         """Start, and don't wait."""
