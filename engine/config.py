@@ -276,11 +276,19 @@ def _overrides(sections: Mapping[str, type[msgspec.Struct]], env: Mapping[str, s
             warnings.append(f"{variable} in the environment names no configuration key")
             continue
         try:
-            # strict=False reads "9001" as an integer, as a variable has to be read.
-            found[section, key] = msgspec.convert(text, hints[key], strict=False)
+            found[section, key] = _from_text(text, hints[key])
         except msgspec.ValidationError:
             problems.note("environment", variable, expected(hints[key]), show(text))
     return found, warnings
+
+
+def _from_text(text: str, hint: Any) -> Any:
+    """A variable's text as a key's value; a list is separated by commas."""
+    value: Any = text
+    if isinstance(msgspec.inspect.type_info(hint), msgspec.inspect.VarTupleType):
+        value = tuple(part.strip() for part in text.split(",") if part.strip())
+    # strict=False reads "9001" as an integer, as a variable has to be read.
+    return msgspec.convert(value, hint, strict=False)
 
 
 def _check_relations(config: Config, path: Path, problems: Problems) -> None:

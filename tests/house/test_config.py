@@ -80,6 +80,10 @@ def sample(hint):
         value = max(kind.ge or 0, 2**16)
         value = min(value, kind.le)
         return str(value), value
+    if isinstance(kind, msgspec.inspect.BoolType):
+        return "true", True
+    if isinstance(kind, msgspec.inspect.VarTupleType):
+        return "one, two", ("one", "two")
     text = "10:30" if isinstance(kind, msgspec.inspect.Metadata) else "other"
     return text, text
 
