@@ -11,6 +11,7 @@ SOURCES := $(shell find cython_core engine -name '*.pyx' -o -name '*.pxd')
 STUBBED := $(subst /,.,$(basename $(shell find cython_core engine -name '*.pyi' | sort)))
 HEADERS := $(CURDIR)/build/headers
 JOBS := $(shell nproc 2>/dev/null || echo 2)
+VENDOR := engine/api/vendor
 
 # Headers that were fetched because the machine has no Python.h; otherwise there are no such folders.
 export C_INCLUDE_PATH := $(HEADERS)/usr/include:$(HEADERS)/python
@@ -32,7 +33,7 @@ help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' \
 	  | awk -F'|' '{ printf "  %-16s %s\n", $$1, $$2 }'
 
-build: build/.compiled .venv/.run  ## make .venv, compile; leaves the command at .venv/bin/matchd
+build: build/.compiled .venv/.run $(VENDOR)/.made  ## make .venv, compile; leaves the command at .venv/bin/matchd
 
 run: build  ## start the venue (ARGS="--data-dir DIR" and other options of `matchd run`)
 	@exec $(BIN)/matchd run $(ARGS)
@@ -57,9 +58,9 @@ debug:  ## build with the slow invariants on; the next other target builds for r
 	@$(MAKE) --no-print-directory build MODE=debug
 
 clean:  ## remove everything that was built (the data directory stays)
-	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find cython_core engine bench tests -name '*.so' -o -name '*.c' -o -name '*.html' \
-	  -o -name '__pycache__' -prune | xargs rm -rf
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENDOR)
+	@find cython_core engine bench tests -path engine/api/dashboard -prune -o \( -name '*.so' \
+	  -o -name '*.c' -o -name '*.html' -o -name '__pycache__' \) -prune -print | xargs rm -rf
 
 build/.machine:
 	@mkdir -p build
@@ -80,6 +81,11 @@ build/.compiled: .venv/.tools setup.py $(SOURCES)
 	@echo "matchd: compiling ($(MODE))"
 	@$(BIN)/python setup.py -q build_ext --inplace $(FORCE) -j $(JOBS)
 	@echo $(MODE) > build/.mode
+	@touch $@
+
+# The libraries of the pages that the HTTP gateway shows; the page itself is in the repository.
+$(VENDOR)/.made: .ci/assets .ci/npm/package.json .ci/npm/package-lock.json | .venv/.made
+	@PYTHON="$(CURDIR)/$(BIN)/python" sh .ci/assets
 	@touch $@
 
 # The benches are compiled where they are run and tested, and never shipped.
