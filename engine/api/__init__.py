@@ -1,0 +1,1 @@
+"""HTTP: orders, market data, health, administration, the dashboard."""
