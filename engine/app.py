@@ -18,13 +18,15 @@ from engine.control import Answer, ControlServer
 from engine.directory import definitions
 from engine.intake.registry import Registry
 from engine.intake.tcp import Door
-from engine.journal.journal import Recovered
+from engine.journal.journal import Journal, Recovered
+from engine.latency import Acks
 from engine.metrics import Metrics
 from engine.queues import BatchQueue, TwoLaneQueue
 from engine.reports.stage import Reports
 from engine.spare import SparePool
 from engine.trading.stage import Trading
 from engine.trading.timers import roll_command, roll_daily, roll_missed
+from engine.vitals import Vitals
 
 
 class App:
@@ -36,7 +38,8 @@ class App:
         self.journal = journal = recovered.journal
         self.matcher = recovered.matcher
         self.metrics = Metrics()
-        spare = SparePool()
+        self.vitals = Vitals(self.metrics)
+        spare, acks = SparePool(), Acks(self.metrics)
 
         # What is known of names: wire symbols to instruments, accounts to their streams.
         symbols, names = SymbolTable(), WireNames()
@@ -60,7 +63,8 @@ class App:
 
         # 2. Trading: commands become events, which wait for the journal.
         self.events: BatchQueue[EventBatch] = BatchQueue("events", config.queues.events_units)
-        self.trading = Trading(self.matcher, self.commands, self.events, spare, journal)
+        self.trading = Trading(self.matcher, self.commands, self.events, spare, journal,
+                               acks, self.metrics)
 
         # 3. Journal: events become durable, and only then go on to whoever tells the world.
         self.committed: BatchQueue[EventBatch] = BatchQueue(
@@ -68,7 +72,7 @@ class App:
 
         # 4a. Reports: durable events become messages to their owners.
         self.reports = Reports(self.committed, self.streams, self.registry,
-                               self.matcher.next_seq - 1)
+                               self.matcher.next_seq - 1, acks)
 
         # Beside the path: what can be read off, and what the command line asks of a running venue.
         self._make_gauges()
@@ -83,15 +87,32 @@ class App:
         gauge("sessions", "sessions", "live sessions", self.registry.live_count)
         gauge("connections", "connections", "open connections, logged in or not",
               lambda: self.door.connection_count)
+        gauge("connections_limit", "connections", "order_entry.connections_max",
+              lambda: self.settings.config.order_entry.connections_max)
         gauge("resting_orders", "orders", "orders in all books",
               lambda: self.matcher.resting_orders)
+        gauge("matched_seq", "events", "seq of the newest event, durable or not yet",
+              lambda: self.matcher.next_seq - 1)
+        gauge("committed_seq", "events", "seq of the newest durable event",
+              lambda: self.journal.committed_seq)
+        gauge("answered_seq", "events", "seq of the newest event that was told to its owners",
+              lambda: self.reports.routed_seq)
+        self.metrics.table("matcher", "commands and events",
+                           "what the matcher did since the start: commands, and events by kind",
+                           "kind", lambda: self.matcher.counters, grows=True)
+        if isinstance(self.journal, Journal):
+            self.journal.publish(self.metrics)
 
     def _gauge_queue(self, queue: BatchQueue[Any]) -> None:
-        gauge = self.metrics.gauge
-        gauge(f"queue_{queue.name}_units", "units", f"waiting in the queue of {queue.name}",
-              lambda: queue.weight_units)
-        gauge(f"queue_{queue.name}_max_units", "units", f"the most that waited in {queue.name}",
-              lambda: queue.weight_max_units)
+        gauge, labels = self.metrics.gauge, {"queue": queue.name}
+        gauge("queue_units", "units", "64-byte units that wait in a queue",
+              lambda: queue.weight_units, labels)
+        gauge("queue_units_max", "units", "the most that ever waited in a queue",
+              lambda: queue.weight_max_units, labels)
+        gauge("queue_units_limit", "units", "the bound of a queue",
+              lambda: queue.limit_units, labels)
+        self.metrics.counter("queue_waits", "waits", "how often a producer found a queue full",
+                             lambda: queue.waits, labels)
 
     # -- what lifecycle starts, in the order of the path -----------------------------------------
 
@@ -106,7 +127,8 @@ class App:
 
     def start_timers(self) -> list[asyncio.Task[None]]:
         """Run what looks at the clock; none of it ever ends by itself."""
-        tasks = [asyncio.create_task(self.door.tick_for_ever(), name="heartbeats")]
+        tasks = [asyncio.create_task(self.door.tick_for_ever(), name="heartbeats"),
+                 asyncio.create_task(self.vitals.sample_for_ever(), name="vitals")]
         second = self.settings.config.session_roll_second
         if second is not None:
             tasks.append(asyncio.create_task(roll_daily(second, self.commands), name="rolls"))

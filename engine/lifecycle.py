@@ -91,6 +91,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         gc.collect()
         # What start-up made lives as long as the process: no collection need look at it again.
         gc.freeze()
+        app.vitals.start()
         if ready is not None:
             ready(app, port)
 
@@ -104,6 +105,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         app.journal.abandon()
         raise
     finally:
+        app.vitals.stop()
         app.control.close()
         app.door.stop_reading()
         await _cancel([*timers, *stages])

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sized
 from typing import TypeVar
 
+from engine import clock
+
 Batch = TypeVar("Batch", bound=Sized)
 
 
@@ -33,6 +35,13 @@ class BatchQueue(asyncio.Queue[Batch]):
         self.limit_units = limit_units
         self.weight_units = 0
         self.weight_max_units = 0
+        # How often a producer found it full, and since when (monotonic) the oldest of what was
+        # drained last had waited.
+        self.waits = 0
+        self.drained_since_ns = 0
+        # Moments before which not more than so many units had ever been put, the oldest first.
+        self._arrivals: deque[tuple[int, int]] = deque()
+        self._put_units = 0
         self.closed = False
         self._items: deque[Batch] = deque()
         self._consumer: asyncio.Future[None] | None = None
@@ -62,6 +71,7 @@ class BatchQueue(asyncio.Queue[Batch]):
     async def put(self, item: Batch) -> None:
         """Add a batch, first waiting for room. Raises QueueClosed."""
         while self.weight_units >= self.limit_units:
+            self.waits += 1
             waiter = asyncio.get_running_loop().create_future()
             self._producers.append(waiter)
             await waiter
@@ -72,6 +82,7 @@ class BatchQueue(asyncio.Queue[Batch]):
 
         Callbacks are called in the order they came, as long as there is room left.
         """
+        self.waits += 1
         self._room_callbacks.append(callback)
 
     def close(self) -> None:
@@ -85,10 +96,27 @@ class BatchQueue(asyncio.Queue[Batch]):
         if self._taker is not None:
             self._taker([item])
             return
+        if self.empty():
+            self._begin()
         self._items.append(item)
-        self.weight_units += len(item) or 1
+        weight = len(item) or 1
+        self.weight_units += weight
+        self._put_units += weight
         if self._consumer is not None:
             self._wake_consumer()
+
+    def _begin(self) -> None:
+        """The first batch comes to an empty queue."""
+        self._arrivals.clear()
+        self._arrivals.append((self._put_units, clock.monotonic_ns()))
+
+    def _note_rest(self) -> None:
+        """Some were left behind: what is put from now on is younger than they are."""
+        arrivals = self._arrivals
+        arrivals.append((self._put_units, clock.monotonic_ns()))
+        taken_units = self._put_units - self.weight_units
+        while len(arrivals) > 1 and arrivals[1][0] <= taken_units:
+            arrivals.popleft()
 
     # -- the consumer ------------------------------------------------------------------------
 
@@ -135,6 +163,8 @@ class BatchQueue(asyncio.Queue[Batch]):
     def drain(self, limit_units: int) -> list[Batch]:
         """Take what waits, up to `limit_units` (at least one batch if there is one)."""
         self.weight_max_units = max(self.weight_max_units, self.weight_units)
+        if self._arrivals:
+            self.drained_since_ns = self._arrivals[0][1]
         items = self._items
         if self.weight_units <= limit_units:
             taken = list(items)
@@ -142,6 +172,7 @@ class BatchQueue(asyncio.Queue[Batch]):
             self.weight_units = 0
         else:
             taken = self._take_some(limit_units)
+            self._note_rest()
         if self._producers or self._room_callbacks:
             self._wake_producers()
         return taken
@@ -199,6 +230,8 @@ class TwoLaneQueue(BatchQueue[Batch]):
         """Add a batch to the lane that is drained first. Raises QueueClosed."""
         if self.closed:
             raise QueueClosed(self.name)
+        if self.empty():
+            self._begin()
         self._inside.append(item)
         self._wake_consumer()
 

@@ -16,7 +16,7 @@ from engine import log
 from engine.accounts import Account, fold_username
 from engine.errors import EngineError
 from engine.intake.rate import RateWindow
-from engine.metrics import Metrics
+from engine.metrics import SIZES, Metrics
 
 
 class Live(Protocol):
@@ -66,6 +66,8 @@ class DoorMetrics:
         self.slow_readers = counter("slow_readers", "sessions", "sessions cut as slow readers")
         self.turned_away = counter("turned_away", "connections", "connections over the limit")
         self.commands = counter("commands", "commands", "commands taken in at the door")
+        self.batches = metrics.histogram("command_batch_commands", "commands",
+                                         "commands decoded out of one read of a socket", SIZES)
 
 
 class Registry:

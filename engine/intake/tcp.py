@@ -119,6 +119,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
     def deliver(self, batch: CommandBatch) -> None:
         door = self._door
         door.registry.metrics.commands.add(batch.command_count)
+        door.registry.metrics.batches.observe(batch.command_count)
         if not door.commands.full():
             door.commands.put_nowait(batch)
             return

@@ -40,6 +40,7 @@ from engine.journal.snapshot import oldest_segment_needed
 from engine.journal.snapshotter import Snapshotter
 from engine.journal.storage import FileStorage, Storage
 from engine.journal.streams import StreamReader
+from engine.metrics import SIZES, Histogram, Metrics
 from engine.queues import BatchQueue
 
 if TYPE_CHECKING:
@@ -70,23 +71,44 @@ class Recovered(NamedTuple):
 
 
 class JournalStats:
-    """What the stage counted since the start: plain numbers, times in nanoseconds."""
+    """What the stage counted since the start."""
 
     def __init__(self) -> None:
-        self.groups = 0
         self.groups_inline = 0
         self.units = 0
-        self.sync_ns = 0
-        self.sync_ns_max = 0
         self.segments = 0
+        self.commit = Histogram("commit", "ns", "from the write of a group of batches to its "
+                                "being durable (in the page cache with journal.sync interval)")
+        self.group_units = Histogram("commit_units", "units", "64-byte units in one commit",
+                                     bounds=SIZES)
+
+    def publish(self, journal: Journal, metrics: Metrics) -> None:
+        """Have all of it published."""
+        metrics.register(self.commit)
+        metrics.register(self.group_units)
+        counter, gauge = metrics.counter, metrics.gauge
+        counter("commit_inline", "commits", "groups that were written in the loop itself",
+                lambda: self.groups_inline)
+        counter("journal_written", "bytes", "bytes of events written to the log",
+                lambda: self.units * UNIT_BYTES)
+        counter("journal_segments", "segments", "segments that were begun", lambda: self.segments)
+        gauge("synced_seq", "events", "seq of the newest event that is known to be on disk",
+              lambda: journal.synced_seq)
+        gauge("journal_segment", "segments", "number of the open segment",
+              lambda: journal.counted.segment)
+        gauge("journal_segment_used", "bytes", "bytes of the open segment that are written",
+              lambda: journal.counted.offset)
+        counter("snapshots", "snapshots", "snapshots put in place", lambda: journal.snapshots.count)
+        gauge("snapshot_seq", "events", "seq of the newest snapshot", lambda: journal.snapshot_seq)
+        gauge("snapshot_pause", "ns", "how long trading stood still for the last snapshot",
+              lambda: journal.snapshot_pause_ns)
 
     def committed(self, group: Group, took_ns: int, inline: bool) -> None:
         """Count one group."""
-        self.groups += 1
         self.groups_inline += inline
         self.units += group.units
-        self.sync_ns += took_ns
-        self.sync_ns_max = max(self.sync_ns_max, took_ns)
+        self.commit.observe(took_ns)
+        self.group_units.observe(group.units)
 
 
 def new_matcher() -> Matcher:
@@ -208,6 +230,10 @@ class Journal:
             self._log.move_on_now(0)
         self._count(self._log.write_now([], True, flags))
 
+    def publish(self, metrics: Metrics) -> None:
+        """Have what the stage counts published."""
+        self.stats.publish(self, metrics)
+
     # -- the stage ---------------------------------------------------------------------------
 
     async def run(self, source: BatchQueue[EventBatch],
@@ -247,6 +273,7 @@ class Journal:
                           sinks: list[BatchQueue[EventBatch]]) -> None:
         limit_units = self._config.group_max_bytes // UNIT_BYTES
         done: Group | None = None
+        started_ns = 0
         while True:
             if done is None:
                 batches = await source.get_many(limit_units)
@@ -265,11 +292,12 @@ class Journal:
             elif done is None and self._may_inline(units):
                 group = self._commit_inline(batches)
             else:
+                started_ns = clock.monotonic_ns()
                 group = self._log.start(batches, self._sync)
             if done is not None:
                 await self._hand_on(done, sinks)
             if group is not None:
-                await self._finish(group)
+                await self._finish(group, started_ns)
             done = group
 
     def _may_inline(self, units: int) -> bool:
@@ -290,10 +318,9 @@ class Journal:
         self.stats.committed(group, took_ns, True)
         return group
 
-    async def _finish(self, group: Group) -> None:
+    async def _finish(self, group: Group, started_ns: int) -> None:
         """Wait until the group is written; from here on it is committed."""
         if self._log.writing:
-            started_ns = clock.monotonic_ns()
             await self._log.written()
             self.stats.committed(group, clock.monotonic_ns() - started_ns, False)
         self._closed = False

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from cython_core.event import EventBatch
 from cython_core.stream import Streams
+from engine.latency import Acks
 from engine.queues import BatchQueue
 
 
@@ -29,11 +30,12 @@ class Reports:
     """Routes committed events to the sessions of their owners."""
 
     def __init__(self, committed: BatchQueue[EventBatch], streams: Streams, owners: Owners,
-                 routed_seq: int) -> None:
+                 routed_seq: int, acks: Acks) -> None:
         self.routed_seq = routed_seq
         self._committed = committed
         self._streams = streams
         self._owners = owners
+        self._acks = acks
         self._generation = streams.generation
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -53,6 +55,7 @@ class Reports:
             self._generation = streams.generation
             self._owners.rolled(self._generation)
         self.routed_seq = batches[-1].first_seq + batches[-1].event_count - 1
+        self._acks.answered(self.routed_seq)
         if self._waiters:
             self._wake()
 

@@ -11,6 +11,8 @@ from typing import Protocol
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.matcher import Matcher
 from engine import clock
+from engine.latency import Acks
+from engine.metrics import SIZES, Metrics
 from engine.queues import BatchQueue, TwoLaneQueue
 from engine.spare import SparePool
 
@@ -30,18 +32,28 @@ class Trading:
     """Runs the matcher over the command queue."""
 
     def __init__(self, matcher: Matcher, commands: TwoLaneQueue[CommandBatch],
-                 events: BatchQueue[EventBatch], spare: SparePool, snapshots: Snapshots) -> None:
+                 events: BatchQueue[EventBatch], spare: SparePool, snapshots: Snapshots,
+                 acks: Acks, metrics: Metrics) -> None:
         self.matcher = matcher
         self._commands = commands
         self._events = events
         self._spare = spare
         self._snapshots = snapshots
+        self._acks = acks
+        self._time = metrics.histogram("match", "ns", "matching of all commands that waited")
+        self._sizes = metrics.histogram("match_events", "events", "events of one matching call",
+                                        SIZES)
 
     async def run(self) -> None:
         """Match until the command queue is closed and empty, then close the event queue."""
         while batches := await self._commands.get_many(APPLY_UNITS_MAX):
+            started_ns = clock.monotonic_ns()
             events = self.apply(batches)
+            self._time.observe(clock.monotonic_ns() - started_ns)
             if len(events):
+                self._sizes.observe(events.event_count)
+                self._acks.matched(self.matcher.next_seq - 1, events.event_count,
+                                   self._commands.drained_since_ns)
                 if self._events.full():
                     await self._events.put(events)
                 else:

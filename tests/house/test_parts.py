@@ -1,12 +1,16 @@
 """Clock, metrics, errors and log lines."""
 
+import bisect
 import json
+import math
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine import clock, errors, log
-from engine.metrics import Metrics
+from engine.metrics import SIZES, Histogram, Metrics, Spread
 
 
 def test_the_next_roll_is_later_the_same_day_or_the_day_after():
@@ -45,6 +49,58 @@ def test_a_metric_keeps_its_kind():
         metrics.gauge("a", "", "")
     with pytest.raises(TypeError):
         metrics.counter("b", "", "")
+
+
+def test_a_metric_may_have_labels_and_be_read_when_somebody_looks():
+    metrics = Metrics()
+    for queue, depth in (("a", 1), ("b", 2)):
+        metrics.gauge("depth", "units", "", lambda depth=depth: depth, {"queue": queue})
+    metrics.counter("written", "bytes", "", lambda: 9)
+    metrics.table("events", "events", "", "kind", lambda: {"fill": 3}, grows=True)
+    assert metrics.snapshot() == {"depth{queue=a}": 1, "depth{queue=b}": 2, "written": 9,
+                                  "events{kind=fill}": 3}
+    with pytest.raises(TypeError):
+        metrics.counter("depth", "units", "", labels={"queue": "c"})
+
+
+def test_a_histogram_counts_in_buckets_whose_bounds_belong_to_them():
+    histogram = Metrics().histogram("size", "orders", "", (10, 100))
+    for value in (0, 10, 11, 100, 101, 5_000):
+        histogram.observe(value)
+    histogram.observe(50, 4)
+    assert histogram.counts == [2, 6, 2]
+    assert histogram.spread().count == 10
+    assert (histogram.total, histogram.last, histogram.most) == (5_422, 50, 5_000)
+    assert histogram.spread().mean == 542.2
+
+
+def test_quantiles_are_exact_to_their_bucket():
+    assert Spread((10, 100), (0, 0, 0), 0).quantile(0.5) == 0
+    assert Spread((10, 100), (10, 0, 0), 50).quantile(0.5) == 5
+    assert Spread((10, 100), (5, 5, 0), 300).quantile(0.5) == 10
+    assert Spread((10, 100), (5, 5, 0), 300).quantile(0.9) == 82
+    assert Spread((10, 100), (0, 0, 3), 900).quantile(0.1) == 100
+
+
+@given(st.lists(st.integers(0, 200_000), min_size=1), st.floats(0, 1))
+def test_a_quantile_lies_in_the_bucket_of_the_true_one(values, part):
+    histogram = Histogram("size", "orders", "", bounds=SIZES)
+    for value in values:
+        histogram.observe(value)
+    true = sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
+    index = bisect.bisect_left(SIZES, true)
+    low = SIZES[index - 1] if 0 < index <= len(SIZES) else 0
+    high = SIZES[min(index, len(SIZES) - 1)]
+    assert min(low, high) <= histogram.spread().quantile(part) <= high
+
+
+def test_a_spread_stays_and_gives_what_came_after_it():
+    histogram = Metrics().histogram("size", "orders", "", (10, 100))
+    histogram.observe(5)
+    before = histogram.spread()
+    histogram.observe(50, 3)
+    since = histogram.spread() - before
+    assert (before.count, since.count, since.total, since.mean) == (1, 3, 150, 50.0)
 
 
 def test_every_error_has_its_exit_code():

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from engine import clock
 from engine.queues import BatchQueue, QueueClosed, TwoLaneQueue
 
 
@@ -27,6 +28,64 @@ async def test_a_drain_stops_at_its_limit_but_always_takes_one() -> None:
     assert [len(item) for item in queue.drain(10)] == [50]
     assert [len(item) for item in queue.drain(4)] == [2]
     assert queue.weight_units == 3
+
+
+def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The times that queues read from now on, settable; moves on by one with each look."""
+    now = [0]
+
+    def tick() -> int:
+        now[0] += 1
+        return now[0]
+
+    monkeypatch.setattr(clock, "monotonic_ns", tick)
+    return now
+
+
+async def test_a_queue_knows_when_the_oldest_of_what_it_gave_out_came(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    now = arrivals(monkeypatch)
+    queue: TwoLaneQueue[bytes] = TwoLaneQueue("commands", 100)
+    now[0] = 10
+    queue.put_nowait(batch(3))
+    now[0] = 20
+    queue.put_nowait(batch(3))
+    queue.drain(100)
+    assert queue.drained_since_ns == 11
+    now[0] = 30
+    queue.put_inside(batch(1))
+    queue.put_nowait(batch(1))
+    queue.drain(100)
+    assert queue.drained_since_ns == 31
+
+
+async def test_what_was_left_behind_keeps_its_age_however_often_it_is(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    now = arrivals(monkeypatch)
+    queue: BatchQueue[bytes] = BatchQueue("commands", 1_000)
+    came: list[int] = []
+    for turn in range(1, 20):
+        now[0] = turn * 100
+        for _ in range(3 if turn < 8 else 1):
+            came.append(now[0])
+            queue.put_nowait(batch(5))
+        now[0] += 50
+        taken = len(queue.drain(10))
+        oldest, came = came[0], came[taken:]
+        # Never younger than it is, and older by less than a turn.
+        assert oldest - 100 < queue.drained_since_ns <= oldest + 1
+    assert not came
+
+
+async def test_a_producer_that_found_it_full_is_counted() -> None:
+    queue: BatchQueue[bytes] = BatchQueue("commands", 1)
+    await queue.put(batch(1))
+    queue.when_room(lambda: None)
+    waiting = asyncio.ensure_future(queue.put(batch(1)))
+    await asyncio.sleep(0)
+    assert queue.waits == 2
+    queue.drain(1)
+    await waiting
 
 
 async def test_the_bound_is_orders_and_not_batches() -> None:

@@ -26,7 +26,7 @@ async def test_with_queues_of_one_unit_every_order_is_answered_in_order(
                               order_entry__receive_buffer_bytes=4_096)
     found = await asyncio.gather(*(send_and_count(venue.port, name) for name in NAMES))
     assert found == [[*range(1, ORDERS + 1)]] * len(NAMES)
-    assert venue.app.metrics.snapshot()["queue_commands_units"] == 0
+    assert venue.app.metrics.snapshot()["queue_units{queue=commands}"] == 0
 
 
 async def test_a_roll_does_not_stand_behind_a_crowd_at_the_door(start_venue: StartVenue) -> None:
