@@ -110,6 +110,22 @@ cdef struct AccountAction:
     uint8_t source
     uint8_t flags
 
+# CMD_SET_RULES and EV_RULES_SET: how long the ids that clients gave to private orders are kept
+# (client_ids.pxd). kept_min is a number of one account's ids, kept_max of all together.
+cdef struct Rules:
+    uint8_t kind
+    uint8_t ext_count
+    uint16_t instrument_id
+    uint32_t account_id
+    uint64_t time_ns
+    uint64_t order_id
+    uint64_t window_ns
+    uint64_t kept_min
+    uint64_t kept_max
+    uint8_t reserved[14]
+    uint8_t source
+    uint8_t flags
+
 # EV_FILL: one event for both sides. The match number is the event's seq. Price is the maker's.
 cdef struct Fill:
     uint8_t kind
@@ -172,8 +188,31 @@ cdef struct ExtClientId:
     uint8_t kind
     uint8_t length
     uint8_t reserved[6]
-    char text[36]
+    char text[36]               # zeros behind the text
     uint8_t reserved2[20]
+
+# Who sent a private command, and what it is about. request_id is the gateway's, to find the answer
+# again. order_id is the order to cancel, reduce or replace; in a reject for a client id that is
+# remembered, the seq of that id's first answer. source is the command's: a canceled order's event
+# has the order's own. quantity_high are the upper 32 bits of a reduction's intended size.
+cdef struct ExtOrigin:
+    uint8_t kind
+    uint8_t act
+    uint8_t source
+    uint8_t reserved
+    uint32_t request_id
+    uint64_t order_id
+    uint32_t actor_account_id
+    uint32_t quantity_high
+    char key[16]
+    char reason[24]
+
+# What an exported order has done: lots executed by it and by those that it replaced.
+cdef struct ExtProgress:
+    uint8_t kind
+    uint8_t reserved[7]
+    uint64_t chain_done_lots
+    uint8_t reserved2[48]
 
 # CMD_REPLACE always has one: orig_user_ref_num, command_side (tag 27, 0 = keep) and, after the
 # matcher, what the original was. chain_quantity_lots is the total the client asked for. In
@@ -227,6 +266,11 @@ cdef struct ExtAccount:
     char firm[4]
     uint8_t reserved2[4]
 
+# The units that only private commands have; kind 0 where there is none.
+cdef struct Private:
+    ExtOrigin origin
+    ExtClientId client_id
+
 # A growable run of units. Inlined, so that writing a unit is a bump of a counter.
 cdef struct Units:
     Event *data
@@ -271,8 +315,8 @@ cdef class CommandBatch(UnitBuffer):
     """Commands in order, from one source. A batch of an older generation is ignored."""
     cdef public uint64_t command_count
     cdef public uint16_t generation
-    cdef int _add_order(self, Event *unit, const ExtReplace *replace, min_quantity_lots,
-                        firm) except -1
+    cdef int _add(self, Event *unit, const ExtReplace *replace, const Private *private,
+                  const ExtOptions *options) except -1
 
 
 cdef uint64_t count_units(const Event *data, size_t units) noexcept nogil

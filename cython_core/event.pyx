@@ -22,7 +22,8 @@ cdef object _layouts = (
     ("ExtOptions", sizeof(ExtOptions)), ("ExtTriggers", sizeof(ExtTriggers)),
     ("ExtClientId", sizeof(ExtClientId)), ("ExtReplace", sizeof(ExtReplace)),
     ("ExtRaw", sizeof(ExtRaw)), ("ExtInstrument", sizeof(ExtInstrument)),
-    ("ExtAccount", sizeof(ExtAccount)),
+    ("ExtAccount", sizeof(ExtAccount)), ("ExtOrigin", sizeof(ExtOrigin)),
+    ("ExtProgress", sizeof(ExtProgress)), ("Rules", sizeof(Rules)),
 )
 for _name, _size in _layouts:
     if _size != UNIT_BYTES:
@@ -124,22 +125,34 @@ cdef class CommandBatch(UnitBuffer):
     def enter(self, account_id, user_ref_num, instrument_id, side, quantity_lots, price_units,
               time_in_force="0", client_order="", user_ref_idx=0, post_only=False,
               min_quantity_lots=0, source=SOURCE_TCP, flags=0, display="Y", capacity="P",
-              firm=""):
-        """Append an Enter Order. Side and time in force are OUCH's letters."""
+              firm="", request_id=0, order_id=0, actor_account_id=0, key="", reason="",
+              client_order_id=""):
+        """Append an Enter Order. Side and time in force are OUCH's letters.
+
+        A private order (its source has no stream) has no number: `user_ref_num` 0.
+        """
         cdef Event unit
+        cdef ExtOptions options
+        cdef Private private
         _order_unit(&unit, CMD_ENTER, account_id, user_ref_num, user_ref_idx, instrument_id, side,
                     quantity_lots, price_units, time_in_force, client_order, source)
         unit.attributes = pack_attributes(display, capacity, "N", "N")
         unit.flags = flags | ((FLAG_POST_ONLY | FLAG_POST_ONLY_SET) if post_only else 0)
-        self._add_order(&unit, NULL, min_quantity_lots, firm)
+        _options_unit(&options, min_quantity_lots, firm)
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason,
+                       client_order_id)
+        self._add(&unit, NULL, &private, &options)
 
     def replace(self, account_id, orig_user_ref_num, user_ref_num, quantity_lots, price_units,
                 time_in_force="0", client_order="", user_ref_idx=0, side="", post_only=None,
-                min_quantity_lots=0, source=SOURCE_TCP, flags=0, display="Y"):
+                min_quantity_lots=0, source=SOURCE_TCP, flags=0, display="Y", request_id=0,
+                order_id=0, actor_account_id=0, key="", reason="", client_order_id=""):
         """Append a Replace; `quantity_lots` is the chain's total. `side` "" and `post_only` None
-        keep the original's."""
+        keep the original's. A private one names its original by `order_id`."""
         cdef Event unit
         cdef ExtReplace ext
+        cdef ExtOptions options
+        cdef Private private
         _order_unit(&unit, CMD_REPLACE, account_id, user_ref_num, user_ref_idx, 0, side,
                     quantity_lots, price_units, time_in_force, client_order, source)
         unit.side = 0
@@ -152,51 +165,65 @@ cdef class CommandBatch(UnitBuffer):
         ext.command_side = ord(side) if side else 0
         ext.orig_user_ref_num = orig_user_ref_num
         ext.chain_quantity_lots = quantity_lots
-        self._add_order(&unit, &ext, min_quantity_lots, "")
+        _options_unit(&options, min_quantity_lots, "")
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason,
+                       client_order_id)
+        self._add(&unit, &ext, &private, &options)
 
-    cdef int _add_order(self, Event *unit, const ExtReplace *replace, min_quantity_lots,
-                        firm) except -1:
-        cdef ExtOptions options
-        memset(&options, 0, sizeof(options))
-        options.kind = EXT_OPTIONS
-        if min_quantity_lots:
-            options.min_quantity_lots = min_quantity_lots
-            options.present |= 1 << 3
-        if firm:
-            _put_text(options.firm, 4, firm, c' ')
-            options.present |= 1 << 2
-        unit.ext_count = (replace != NULL) + (options.present != 0)
+    cdef int _add(self, Event *unit, const ExtReplace *replace, const Private *private,
+                  const ExtOptions *options) except -1:
+        """Append a command with those of its extension units that there are."""
+        cdef bint has_options = options != NULL and options.present != 0
+        unit.ext_count = ((replace != NULL) + (private.origin.kind != 0)
+                          + (private.client_id.kind != 0) + has_options)
         self._append(unit, 1)
         if replace != NULL:
             self._append(replace, 1)
-        if options.present:
-            self._append(&options, 1)
+        if private.origin.kind:
+            self._append(&private.origin, 1)
+        if private.client_id.kind:
+            self._append(&private.client_id, 1)
+        if has_options:
+            self._append(options, 1)
         self.command_count += 1
         return 0
 
     def cancel(self, account_id, user_ref_num, quantity_lots=0, user_ref_idx=0,
-               source=SOURCE_TCP):
-        """Append a Cancel; `quantity_lots` is the new intended size, 0 takes all off."""
+               source=SOURCE_TCP, request_id=0, order_id=0, actor_account_id=0, key="",
+               reason=""):
+        """Append a Cancel; `quantity_lots` is the new intended size, 0 takes all off.
+
+        A private one names its order by `order_id`, and by its number and channel too if the
+        order came by OUCH.
+        """
         cdef Event unit
+        cdef Private private
         _handle_unit(&unit, CMD_CANCEL, account_id, user_ref_num, user_ref_idx, source)
         unit.quantity_lots = quantity_lots
-        self._append(&unit, 1)
-        self.command_count += 1
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        self._add(&unit, NULL, &private, NULL)
 
     def modify(self, account_id, user_ref_num, side, quantity_lots, user_ref_idx=0,
-               source=SOURCE_TCP):
-        """Append a Modify: new side marking and new intended size."""
+               source=SOURCE_TCP, request_id=0, order_id=0, actor_account_id=0, key="",
+               reason=""):
+        """Append a Modify: new side marking and new intended size. OUCH orders only."""
         cdef Event unit
+        cdef Private private
         _handle_unit(&unit, CMD_MODIFY, account_id, user_ref_num, user_ref_idx, source)
         unit.quantity_lots = quantity_lots
         unit.side = ord(side)
-        self._append(&unit, 1)
-        self.command_count += 1
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        self._add(&unit, NULL, &private, NULL)
 
     def mass_cancel(self, account_id, user_ref_num, firm="", instrument_id=0, symbol="", side="",
-                    group_id=None, user_ref_idx=0, source=SOURCE_TCP):
-        """Append a Mass Cancel. instrument 0 means every one, `group_id` None any group."""
+                    group_id=None, user_ref_idx=0, source=SOURCE_TCP, request_id=0, order_id=0,
+                    actor_account_id=0, key="", reason=""):
+        """Append a Mass Cancel. instrument 0 means every one, `group_id` None any group.
+
+        By OUCH it takes OUCH orders only, from a private source every order of the account.
+        """
         cdef AccountAction unit
+        cdef Private private
         memset(&unit, 0, sizeof(unit))
         _handle_unit(<Event *>&unit, CMD_MASS_CANCEL, account_id, user_ref_num, user_ref_idx,
                      source)
@@ -207,34 +234,84 @@ cdef class CommandBatch(UnitBuffer):
         if group_id is not None:
             unit.attributes = 1
             unit.group_id = group_id
-        self._append(&unit, 1)
-        self.command_count += 1
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        self._add(<Event *>&unit, NULL, &private, NULL)
 
     def order_entry(self, account_id, user_ref_num, enable, firm="", user_ref_idx=0,
-                    source=SOURCE_TCP):
-        """Append an Enable (True) or Disable (False) Order Entry."""
+                    source=SOURCE_TCP, request_id=0, order_id=0, actor_account_id=0, key="",
+                    reason=""):
+        """Append an Enable (True) or Disable (False) Order Entry. From ADMIN it is the kill
+        switch, which the account can't undo."""
         cdef AccountAction unit
+        cdef Private private
         memset(&unit, 0, sizeof(unit))
         _handle_unit(<Event *>&unit, CMD_ENABLE_ENTRY if enable else CMD_DISABLE_ENTRY,
                      account_id, user_ref_num, user_ref_idx, source)
         _put_text(unit.firm, 4, firm, c' ')
         _put_text(unit.symbol, 8, "", c' ')
-        self._append(&unit, 1)
-        self.command_count += 1
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        self._add(<Event *>&unit, NULL, &private, NULL)
 
-    def account_query(self, account_id, user_ref_idx=0, source=SOURCE_TCP):
+    def account_query(self, account_id, user_ref_idx=0, source=SOURCE_TCP, request_id=0,
+                      order_id=0, actor_account_id=0, key="", reason=""):
         """Append an Account Query."""
         cdef Event unit
+        cdef Private private
         _handle_unit(&unit, CMD_ACCOUNT_QUERY, account_id, 0, user_ref_idx, source)
-        self._append(&unit, 1)
-        self.command_count += 1
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        self._add(&unit, NULL, &private, NULL)
 
-    def session_roll(self, source=SOURCE_ADMIN):
+    def session_roll(self, source=SOURCE_ADMIN, request_id=0, order_id=0, actor_account_id=0,
+                     key="", reason=""):
         """Append a session roll: Day orders end, the next generation begins."""
         cdef Event unit
+        cdef Private private
         _handle_unit(&unit, CMD_SESSION_ROLL, 0, 0, 0, source)
-        self._append(&unit, 1)
-        self.command_count += 1
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        self._add(&unit, NULL, &private, NULL)
+
+    def halt_instrument(self, instrument_id, source=SOURCE_ADMIN, request_id=0, order_id=0,
+                        actor_account_id=0, key="", reason=""):
+        """Append a halt: no new orders and replaces until it is resumed. `reason` is kept and
+        shown, up to 24 characters."""
+        self._add_venue_act(CMD_HALT_INSTRUMENT, instrument_id, 0, 0, source, request_id,
+                            order_id, actor_account_id, key, reason)
+
+    def resume_instrument(self, instrument_id, source=SOURCE_ADMIN, request_id=0, order_id=0,
+                          actor_account_id=0, key="", reason=""):
+        """Append the end of a halt."""
+        self._add_venue_act(CMD_RESUME_INSTRUMENT, instrument_id, 0, 0, source, request_id,
+                            order_id, actor_account_id, key, reason)
+
+    def admin_act(self, act, account_id=0, instrument_id=0, source=SOURCE_ADMIN, request_id=0,
+                  order_id=0, actor_account_id=0, key="", reason=""):
+        """Append an act (model.Act) that changes nothing in the matcher, for the log."""
+        self._add_venue_act(CMD_ADMIN_ACT, instrument_id, account_id, act, source, request_id,
+                            order_id, actor_account_id, key, reason)
+
+    def _add_venue_act(self, kind, instrument_id, account_id, act, source, request_id, order_id,
+                       actor_account_id, key, reason):
+        cdef Event unit
+        cdef Private private
+        _handle_unit(&unit, kind, account_id, 0, 0, source)
+        unit.instrument_id = instrument_id
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        _origin_unit(&private.origin, source)
+        private.origin.act = act
+        self._add(&unit, NULL, &private, NULL)
+
+    def set_rules(self, window_ns, kept_min, kept_max, source=SOURCE_INTERNAL, request_id=0,
+                  order_id=0, actor_account_id=0, key="", reason=""):
+        """Append how long client order ids are remembered, see client_ids.pxd."""
+        cdef Rules unit
+        cdef Private private
+        memset(&unit, 0, sizeof(unit))
+        _handle_unit(<Event *>&unit, CMD_SET_RULES, 0, 0, 0, source)
+        unit.window_ns = window_ns
+        unit.kept_min = kept_min
+        unit.kept_max = kept_max
+        _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
+        self._add(<Event *>&unit, NULL, &private, NULL)
 
     def define_instrument(self, instrument_id, symbol, wire_symbol, price_decimals, tick_units,
                           quantity_decimals, lot_size=1, quantity_max_lots=0xFFFFFFFF):
@@ -299,6 +376,48 @@ cdef int _handle_unit(Event *unit, uint8_t kind, account_id, user_ref_num, user_
     unit.user_ref_num = user_ref_num
     unit.user_ref_idx = user_ref_idx
     unit.source = source
+    return 0
+
+
+cdef int _options_unit(ExtOptions *options, min_quantity_lots, firm) except -1:
+    memset(options, 0, sizeof(ExtOptions))
+    options.kind = EXT_OPTIONS
+    if min_quantity_lots:
+        options.min_quantity_lots = min_quantity_lots
+        options.present |= 1 << 3
+    if firm:
+        _put_text(options.firm, 4, firm, c' ')
+        options.present |= 1 << 2
+    return 0
+
+
+cdef int _origin_unit(ExtOrigin *origin, source) except -1:
+    origin.kind = EXT_ORIGIN
+    origin.source = source
+    return 0
+
+
+cdef int _private_units(Private *private, source, request_id, order_id, actor_account_id, key,
+                        reason, client_order_id) except -1:
+    """What a private command carries; a command from inside only if it has something to say."""
+    memset(private, 0, sizeof(Private))
+    if source == SOURCE_TCP or source == SOURCE_UDP:
+        if request_id or order_id or actor_account_id or key or reason or client_order_id:
+            raise ValueError("only a private command has an origin and a client order id")
+        return 0
+    if source != SOURCE_INTERNAL or request_id or order_id or actor_account_id or key or reason:
+        _origin_unit(&private.origin, source)
+        private.origin.request_id = request_id
+        private.origin.order_id = order_id
+        private.origin.actor_account_id = actor_account_id
+        _put_text(private.origin.key, 16, key, 0)
+        _put_text(private.origin.reason, 24, reason, 0)
+    if client_order_id:
+        private.client_id.kind = EXT_CLIENT_ID
+        private.client_id.length = len(client_order_id)
+        _put_text(private.client_id.text, 36, client_order_id, 0)
+        if "\0" in client_order_id:
+            raise ValueError("a client order id has no NUL")
     return 0
 
 
@@ -377,12 +496,13 @@ cdef dict _fields(const Event *event):
     cdef uint8_t kind = event.kind
     if kind == EV_FILL:
         return _fill_fields(<const Fill *>event)
+    rules = kind in (EV_RULES_SET, CMD_SET_RULES)
     fields = {
         "kind": model.KIND_NAMES.get(kind, f"unknown_{kind}"),
         "account_id": event.account_id, "instrument_id": event.instrument_id,
-        "time_ns": event.time_ns, "user_ref_num": event.user_ref_num,
-        "user_ref_idx": event.user_ref_idx, "source": model.SOURCE_NAMES[event.source],
-        "first": bool(event.flags & FLAG_FIRST),
+        "time_ns": event.time_ns, "user_ref_num": 0 if rules else event.user_ref_num,
+        "user_ref_idx": 0 if rules else event.user_ref_idx,
+        "source": model.SOURCE_NAMES[event.source], "first": bool(event.flags & FLAG_FIRST),
     }
     if kind == EV_CANCELED:
         fields.update(_canceled_fields(<const Canceled *>event))
@@ -393,6 +513,11 @@ cdef dict _fields(const Event *event):
         fields.update(_action_fields(<const AccountAction *>event))
     elif kind in (EV_ROLL_STARTED, EV_SESSION_STARTED):
         fields["generation"] = event.order_id
+    elif kind in (EV_RULES_SET, CMD_SET_RULES):
+        fields.update(_rules_fields(<const Rules *>event))
+    elif kind in (EV_INSTRUMENT_HALTED, EV_INSTRUMENT_RESUMED, EV_ADMIN_ACT, CMD_HALT_INSTRUMENT,
+                  CMD_RESUME_INSTRUMENT, CMD_ADMIN_ACT):
+        pass
     elif kind == EV_ACCOUNT_QUERIED:
         fields["next_user_ref_num"] = event.order_id
     elif kind == EV_REJECTED:
@@ -448,6 +573,10 @@ cdef dict _action_fields(const AccountAction *event):
     }
 
 
+cdef dict _rules_fields(const Rules *rules):
+    return {"window_ns": rules.window_ns, "kept_min": rules.kept_min, "kept_max": rules.kept_max}
+
+
 cdef dict _fill_fields(const Fill *fill):
     return {
         "kind": "fill", "instrument_id": fill.instrument_id, "time_ns": fill.time_ns,
@@ -473,7 +602,11 @@ cdef dict _ext_fields(const Event *unit, dict fields):
         raw = (<const ExtRaw *>unit).data[:(<const ExtRaw *>unit).length]
         return {"raw": fields.get("raw", "") + raw.hex()}
     if unit.kind == EXT_CLIENT_ID:
-        return {"client_order_id": _text((<const ExtClientId *>unit).text, 36)}
+        return {"client_order_id": _client_text(<const ExtClientId *>unit)}
+    if unit.kind == EXT_ORIGIN:
+        return _origin_fields(<const ExtOrigin *>unit, fields)
+    if unit.kind == EXT_PROGRESS:
+        return {"chain_done_lots": (<const ExtProgress *>unit).chain_done_lots}
     if unit.kind == EXT_INSTRUMENT:
         return _instrument_fields(<const ExtInstrument *>unit)
     if unit.kind == EXT_ACCOUNT:
@@ -481,6 +614,23 @@ cdef dict _ext_fields(const Event *unit, dict fields):
     if unit.kind == EXT_TRIGGERS:
         return {"triggers": _trigger_fields(<const ExtTriggers *>unit)}
     raise ValueError(f"unit kind {unit.kind} is not an extension")
+
+
+cdef str _client_text(const ExtClientId *ext):
+    return ext.text[:min(ext.length, 36)].decode("latin-1")
+
+
+cdef dict _origin_fields(const ExtOrigin *ext, dict fields):
+    origin = {
+        "source": model.SOURCE_NAMES.get(ext.source, ""), "request_id": ext.request_id,
+        "order_id": ext.order_id, "actor_account_id": ext.actor_account_id,
+        "key": _text(ext.key, 16), "reason": _text(ext.reason, 24),
+        "act": model.ACT_NAMES.get(ext.act, ""),
+    }
+    if "command_quantity" not in fields:
+        return {"origin": origin}
+    quantity = fields["command_quantity"] | <uint64_t>ext.quantity_high << 32
+    return {"origin": origin, "command_quantity": quantity}
 
 
 cdef dict _replace_fields(const ExtReplace *ext):

@@ -18,6 +18,8 @@ cdef enum:
     EXT_RAW = 12
     EXT_INSTRUMENT = 13
     EXT_ACCOUNT = 14
+    EXT_ORIGIN = 15
+    EXT_PROGRESS = 16           # in exports only, never in the log
     # commands
     CMD_ENTER = 32
     CMD_REPLACE = 33
@@ -30,6 +32,10 @@ cdef enum:
     CMD_SESSION_ROLL = 40
     CMD_DEFINE_INSTRUMENT = 41
     CMD_DEFINE_ACCOUNT = 42
+    CMD_HALT_INSTRUMENT = 43
+    CMD_RESUME_INSTRUMENT = 44
+    CMD_ADMIN_ACT = 45
+    CMD_SET_RULES = 46
     # events
     EV_ACCEPTED = 64
     EV_REJECTED = 65
@@ -47,6 +53,10 @@ cdef enum:
     EV_ANNOUNCED = 77
     EV_INSTRUMENT_DEFINED = 78
     EV_ACCOUNT_DEFINED = 79
+    EV_INSTRUMENT_HALTED = 80
+    EV_INSTRUMENT_RESUMED = 81
+    EV_ADMIN_ACT = 82
+    EV_RULES_SET = 83
 
 # Bits of Event.flags (every kind but EV_FILL).
 cdef enum:
@@ -72,6 +82,13 @@ cdef enum:
     SOURCE_HTTP = 3
     SOURCE_REDIS = 4
     SOURCE_ADMIN = 5
+
+# What an operator did that changes nothing in the matcher (ExtOrigin.act).
+cdef enum:
+    ACT_NONE = 0
+    ACT_DISCONNECT = 1
+    ACT_SNAPSHOT = 2
+    ACT_OTHER = 3
 
 # Event.attributes packs four one-letter OUCH fields (PROTOCOLS 2.5) into one byte.
 #   bits 0-1 display Y N A Z · bits 2-3 capacity A P R O · bit 4 ISO (1 = Y) ·
@@ -104,6 +121,13 @@ cdef enum:
     REJECT_RISK_QUANTITY = 0x0031
     REJECT_AIQ = 0x0040
 
+# Reasons that only private commands meet; they are never on the wire.
+cdef enum:
+    REJECT_UNKNOWN_ORDER = 0x8001       # not live, or not the account's
+    REJECT_DUPLICATE_CLIENT_ID = 0x8002
+    REJECT_OTHER_DOOR = 0x8003          # only the door that it came by can do this to an order
+    REJECT_NOT_SMALLER = 0x8004         # a reduction to what is open, or to more
+
 # Prices of the wire (PROTOCOLS 2.1). An order is a market order at exactly PRICE_MARKET_CROSS
 # or from PRICE_MARKET up; between PRICE_LIMIT_MAX and there it has an invalid price.
 cdef enum:
@@ -113,8 +137,8 @@ cdef enum:
 
 # The version of the matcher's rules. Raise it whenever the same commands may give other events.
 cdef enum:
-    MATCHER_VERSION = 1
-    LAYOUT_VERSION = 1
+    MATCHER_VERSION = 2
+    LAYOUT_VERSION = 2          # 2 has all of 1, and kinds that 1 does not know
 
 cdef inline bint price_is_market(int64_t price_units) noexcept nogil:
     return price_units >= PRICE_MARKET or price_units == PRICE_MARKET_CROSS

@@ -19,6 +19,8 @@ class Kind(enum.IntEnum):
     EXT_RAW = model.EXT_RAW
     EXT_INSTRUMENT = model.EXT_INSTRUMENT
     EXT_ACCOUNT = model.EXT_ACCOUNT
+    EXT_ORIGIN = model.EXT_ORIGIN
+    EXT_PROGRESS = model.EXT_PROGRESS
     CMD_ENTER = model.CMD_ENTER
     CMD_REPLACE = model.CMD_REPLACE
     CMD_CANCEL = model.CMD_CANCEL
@@ -30,6 +32,10 @@ class Kind(enum.IntEnum):
     CMD_SESSION_ROLL = model.CMD_SESSION_ROLL
     CMD_DEFINE_INSTRUMENT = model.CMD_DEFINE_INSTRUMENT
     CMD_DEFINE_ACCOUNT = model.CMD_DEFINE_ACCOUNT
+    CMD_HALT_INSTRUMENT = model.CMD_HALT_INSTRUMENT
+    CMD_RESUME_INSTRUMENT = model.CMD_RESUME_INSTRUMENT
+    CMD_ADMIN_ACT = model.CMD_ADMIN_ACT
+    CMD_SET_RULES = model.CMD_SET_RULES
     ACCEPTED = model.EV_ACCEPTED
     REJECTED = model.EV_REJECTED
     REPLACED = model.EV_REPLACED
@@ -46,6 +52,10 @@ class Kind(enum.IntEnum):
     ANNOUNCED = model.EV_ANNOUNCED
     INSTRUMENT_DEFINED = model.EV_INSTRUMENT_DEFINED
     ACCOUNT_DEFINED = model.EV_ACCOUNT_DEFINED
+    INSTRUMENT_HALTED = model.EV_INSTRUMENT_HALTED
+    INSTRUMENT_RESUMED = model.EV_INSTRUMENT_RESUMED
+    ADMIN_ACT = model.EV_ADMIN_ACT
+    RULES_SET = model.EV_RULES_SET
 
 
 class Source(enum.IntEnum):
@@ -58,8 +68,16 @@ class Source(enum.IntEnum):
     ADMIN = model.SOURCE_ADMIN
 
 
+class Act(enum.IntEnum):
+    """What an operator did that changes nothing in the matcher."""
+    NONE = model.ACT_NONE
+    DISCONNECT = model.ACT_DISCONNECT
+    SNAPSHOT = model.ACT_SNAPSHOT
+    OTHER = model.ACT_OTHER
+
+
 class Reject(enum.IntEnum):
-    """OUCH reject reasons that the venue uses (PROTOCOLS 2.7)."""
+    """OUCH reject reasons that the venue uses (PROTOCOLS 2.7); from 0x8000 on private ones."""
     DISPLAY = model.REJECT_DISPLAY
     MAX_FLOOR = model.REJECT_MAX_FLOOR
     HALTED = model.REJECT_HALTED
@@ -80,6 +98,10 @@ class Reject(enum.IntEnum):
     RISK_NOTIONAL = model.REJECT_RISK_NOTIONAL
     RISK_QUANTITY = model.REJECT_RISK_QUANTITY
     AIQ = model.REJECT_AIQ
+    UNKNOWN_ORDER = model.REJECT_UNKNOWN_ORDER
+    DUPLICATE_CLIENT_ID = model.REJECT_DUPLICATE_CLIENT_ID
+    OTHER_DOOR = model.REJECT_OTHER_DOOR
+    NOT_SMALLER = model.REJECT_NOT_SMALLER
 
 
 class Flag(enum.IntFlag):
@@ -94,6 +116,7 @@ class Flag(enum.IntFlag):
 
 KIND_NAMES = {int(kind): kind.name.lower() for kind in Kind}
 SOURCE_NAMES = {int(source): source.name.lower() for source in Source}
+ACT_NAMES = {int(act): act.name.lower() for act in Act}
 LIMIT_PRICE_MAX_UNITS = model.PRICE_LIMIT_MAX
 MARKET_PRICE_UNITS = model.PRICE_MARKET
 MATCHER_SEMANTICS_VERSION = model.MATCHER_VERSION

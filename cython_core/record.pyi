@@ -49,7 +49,7 @@ def segment_header(
     size_bytes: int,
     incarnation: int,
     previous_checksum: int,
-    matcher_version: int = 1,
+    matcher_version: int = 2,
 ) -> bytes: ...
 def parse_segment_header(data: Buffer) -> SegmentHeader | None: ...
 def frame_block(

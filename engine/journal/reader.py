@@ -86,7 +86,7 @@ def first_header(storage: Storage) -> record.SegmentHeader:
     header = read_header(storage, numbers[0])
     if header is None or header.number != numbers[0]:
         raise JournalCorrupt("the segment's header is damaged", segment_name(numbers[0]), 0, 0)
-    if header.layout_version != LAYOUT_VERSION:
+    if not 1 <= header.layout_version <= LAYOUT_VERSION:
         raise JournalError(f"the log has layout {header.layout_version}, this matchd reads "
                            f"{LAYOUT_VERSION}", "read it with the version that wrote it")
     return header

@@ -18,6 +18,9 @@ ACTION = struct.Struct("<BBHIQQqQIBBBB4s8sHBB")
 OPTIONS = struct.Struct("<BxHIQQII4si4sBBBBBBBx2s2xq")
 REPLACE = struct.Struct("<BBBBIQQQqQB15x")
 RAW = struct.Struct("<BB62s")
+ORIGIN = struct.Struct("<BBBxIQI4x16s24s")
+CLIENT_ID = struct.Struct("<BB6x36s20x")
+RULES = struct.Struct("<BBHIQQQQQ14xBB")
 INSTRUMENT = struct.Struct("<BBBB4x24s8sQqQ")
 ACCOUNT = struct.Struct("<BB2xI24sQQII4s4x")
 
@@ -63,6 +66,24 @@ class Command:
     symbol: str = ""
     group_id: int | None = None
     definition: dict[str, Any] = field(default_factory=dict)
+    # of private commands
+    order_id: int = 0
+    client_order_id: str = ""
+    request_id: int = 0
+    actor_account_id: int = 0
+    key: str = ""
+    reason: str = ""
+    act: int = 0
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the source has no stream."""
+        return self.source not in (Source.TCP, Source.UDP)
+
+    @property
+    def has_origin(self) -> bool:
+        """Commands from inside say nothing about themselves."""
+        return self.is_private and self.source != Source.INTERNAL
 
     def units(self) -> bytes:
         """The command as it goes to the matcher."""
@@ -73,6 +94,9 @@ class Command:
         common = (self.kind, ext_count, self.instrument_id, self.account_id, 0, self.door_reason,
                   self.price_units, self.quantity_lots, self.user_ref_num, self.user_ref_idx,
                   _byte(self.side), _byte(self.time_in_force))
+        if self.kind == Kind.CMD_SET_RULES:
+            rules = (self.definition[name] for name in ("window_ns", "kept_min", "kept_max"))
+            return RULES.pack(*common[:6], *rules, self.source, self.flags)
         if self.kind in ACTIONS:
             return ACTION.pack(*common, self.group_id is not None, _padded(self.firm, 4),
                                _padded(self.symbol, 8), self.group_id or 0, self.source,
@@ -94,6 +118,13 @@ class Command:
         if self.kind == Kind.CMD_REPLACE:
             units.append(REPLACE.pack(Kind.EXT_REPLACE, _byte(self.command_side), 0, 0,
                                       self.orig_user_ref_num, 0, self.quantity_lots, 0, 0, 0, 0))
+        if self.has_origin:
+            units.append(ORIGIN.pack(
+                Kind.EXT_ORIGIN, self.act, self.source, self.request_id, self.order_id,
+                self.actor_account_id, self.key.encode(), self.reason.encode()))
+        if self.client_order_id:
+            text = self.client_order_id.encode("ascii")
+            units.append(CLIENT_ID.pack(Kind.EXT_CLIENT_ID, len(text), text))
         if self.options:
             units.append(_pack_options(self.options))
         for start in range(0, len(self.raw), 62):
@@ -132,6 +163,12 @@ def define_account(account_id: int, username: str, firm: str = "", **limits: int
                   "messages_per_second": 0, **limits}
     return Command(Kind.CMD_DEFINE_ACCOUNT, account_id=account_id, source=Source.INTERNAL,
                    definition=definition)
+
+
+def set_rules(window_ns: int, kept_min: int, kept_max: int) -> Command:
+    """How long the ids of clients are remembered."""
+    return Command(Kind.CMD_SET_RULES, source=Source.INTERNAL, definition={
+        "window_ns": window_ns, "kept_min": kept_min, "kept_max": kept_max})
 
 
 def _byte(letter: str) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cython_core.model import KIND_NAMES, SOURCE_NAMES, Flag, Kind, Reject, Source
+from cython_core.model import ACT_NAMES, KIND_NAMES, SOURCE_NAMES, Flag, Kind, Reject, Source
 from tests.oracle.commands import ACTIONS, Command
 
 EventDict = dict[str, Any]
@@ -171,7 +171,7 @@ class NaiveVenue:
             return self._reject(command, reason)
         order = _order_of(command, self.next_seq)
         self._emit_order(Kind.ACCEPTED, order, first=True, flags=command.flags | Flag.FIRST,
-                         **_raw_field(command))
+                         **_raw_field(command), **_private_fields(command))
         return self._trade_and_rest(order)
 
     def _reason_against_entry(self, command: Command, account: Account) -> int | None:
@@ -358,7 +358,7 @@ class NaiveVenue:
             orig_price_units=original.price_units, orig_open_lots=original.open_lots,
             orig_side=original.side, command_side=command.command_side,
             command_flags=command.flags, orig_time_in_force=original.time_in_force,
-            **_raw_field(command))
+            **_raw_field(command), **_private_fields(command))
 
     # Cancel and modify
 
@@ -460,8 +460,9 @@ class NaiveVenue:
         for account in self.accounts.values():
             account.last_number = {}
             account.stream_next = 1
-        self._emit({**_command_fields(command, Kind.SESSION_STARTED), "first": False,
-                    "generation": self.generation})
+        started = _command_fields(command, Kind.SESSION_STARTED)
+        started.pop("origin", None)
+        self._emit({**started, "first": False, "generation": self.generation})
         for order in self.live_orders():
             numbers = self.accounts[order.account_id].last_number
             order.user_ref_num = numbers.get(order.user_ref_idx, 0) + 1
@@ -634,8 +635,23 @@ def _command_fields(command: Command, kind: Kind) -> EventDict:
         "kind": KIND_NAMES[kind], "account_id": command.account_id,
         "instrument_id": command.instrument_id, "user_ref_num": command.user_ref_num,
         "user_ref_idx": command.user_ref_idx, "source": SOURCE_NAMES[command.source],
-        "first": True,
+        "first": True, **_private_fields(command),
     }
+
+
+def _private_fields(command: Command, order_id: int | None = None) -> EventDict:
+    """Who sent a private command, and its client's id; `order_id` in place of the command's."""
+    fields: EventDict = {}
+    if command.has_origin:
+        fields["origin"] = {
+            "source": SOURCE_NAMES[command.source], "request_id": command.request_id,
+            "order_id": command.order_id if order_id is None else order_id,
+            "actor_account_id": command.actor_account_id, "key": command.key,
+            "reason": command.reason, "act": ACT_NAMES[command.act],
+        }
+    if command.client_order_id:
+        fields["client_order_id"] = command.client_order_id
+    return fields
 
 
 def _order_common(order: Order, kind: Kind) -> EventDict:

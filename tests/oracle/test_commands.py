@@ -1,8 +1,14 @@
 """The units packed here and those of the core's own builders are the same bytes."""
 
 from cython_core.event import CommandBatch
-from cython_core.model import Flag, Kind, Source
-from tests.oracle.commands import Command, command_batch, define_account, define_instrument
+from cython_core.model import Act, Flag, Kind, Source
+from tests.oracle.commands import (
+    Command,
+    command_batch,
+    define_account,
+    define_instrument,
+    set_rules,
+)
 
 
 def test_packed_commands_equal_those_of_the_builders():
@@ -21,6 +27,16 @@ def test_packed_commands_equal_those_of_the_builders():
     built.order_entry(3, 5, enable=True)
     built.account_query(3, 9)
     built.session_roll()
+    built.enter(3, 0, 7, "B", 5, 100, "1", client_order_id="an id of thirty-six characters, full",
+                min_quantity_lots=2, capacity="A", source=Source.HTTP, request_id=77,
+                actor_account_id=9, key="0123456789abcdef", reason="x" * 24)
+    built.replace(3, 0, 0, 6, 200, source=Source.REDIS, order_id=2**64 - 1, client_order_id="b")
+    built.cancel(3, 0, 2**40, source=Source.HTTP, order_id=12, request_id=2**32 - 1)
+    built.mass_cancel(3, 0, source=Source.ADMIN, actor_account_id=1, key="k", reason="why")
+    built.halt_instrument(7, reason="news", request_id=5)
+    built.resume_instrument(7, key="ops")
+    built.admin_act(Act.DISCONNECT, account_id=3, reason="asked for")
+    built.set_rules(2**64 - 1, 2**63, 2**64 - 2)
     packed = command_batch([
         define_instrument(7, "GOOG", 100, 999_999),
         define_account(3, "MAKER1", "FIRM", notional_max=10**15, open_orders_max=4, collar_bps=50,
@@ -39,6 +55,22 @@ def test_packed_commands_equal_those_of_the_builders():
         Command(Kind.CMD_ENABLE_ENTRY, 3, 5),
         Command(Kind.CMD_ACCOUNT_QUERY, 3, 0, 9),
         Command(Kind.CMD_SESSION_ROLL, source=Source.ADMIN),
+        Command(Kind.CMD_ENTER, 3, 0, 0, 7, "B", 5, 100, "1", source=Source.HTTP,
+                client_order_id="an id of thirty-six characters, full", request_id=77,
+                options={"min_quantity_lots": 2}, actor_account_id=9, key="0123456789abcdef",
+                reason="x" * 24),
+        Command(Kind.CMD_REPLACE, 3, quantity_lots=6, price_units=200, time_in_force="0",
+                source=Source.REDIS, order_id=2**64 - 1, client_order_id="b"),
+        Command(Kind.CMD_CANCEL, 3, quantity_lots=2**40, source=Source.HTTP, order_id=12,
+                request_id=2**32 - 1),
+        Command(Kind.CMD_MASS_CANCEL, 3, source=Source.ADMIN, actor_account_id=1, key="k",
+                reason="why"),
+        Command(Kind.CMD_HALT_INSTRUMENT, instrument_id=7, source=Source.ADMIN, reason="news",
+                request_id=5),
+        Command(Kind.CMD_RESUME_INSTRUMENT, instrument_id=7, source=Source.ADMIN, key="ops"),
+        Command(Kind.CMD_ADMIN_ACT, 3, source=Source.ADMIN, act=Act.DISCONNECT,
+                reason="asked for"),
+        set_rules(2**64 - 1, 2**63, 2**64 - 2),
     ], 1)
     assert packed.dicts() == built.dicts()
     assert bytes(packed) == bytes(built)
