@@ -5,14 +5,19 @@ an order's path. Reading `App.__init__` from top to bottom is reading the engine
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.model import Source
 from cython_core.ouch import SymbolTable
 from cython_core.stream import Streams, WireNames
 from engine import clock
+from engine.api.account import AccountRoutes
+from engine.api.auth import Auth, demo_account
+from engine.api.gateway import Gateway
+from engine.api.keys import KeyFile
 from engine.config import Settings
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
@@ -27,6 +32,9 @@ from engine.spare import SparePool
 from engine.trading.stage import Trading
 from engine.trading.timers import roll_command, roll_daily, roll_missed
 from engine.vitals import Vitals
+
+if TYPE_CHECKING:
+    from engine.api.server import Server
 
 
 class App:
@@ -74,10 +82,23 @@ class App:
         self.reports = Reports(self.committed, self.streams, self.registry,
                                self.matcher.next_seq - 1, acks)
 
+        # 5. The gateway: who calls over HTTP, and what is answered. Its server comes last.
+        self.auth = Auth(config.api, settings.accounts,
+                         KeyFile(config.data_dir, config.api.master_secret_file))
+        self.gateway = Gateway(self.auth, config.api.requests_per_second)
+        self.http: Server | None = None
+        self._add_routes()
+
         # Beside the path: what can be read off, and what the command line asks of a running venue.
+        self.ports: dict[str, int] = {}
         self._make_gauges()
         self.control = ControlServer(config.data_dir, {"status": self._status,
-                                                       "roll": self._roll})
+                                                       "roll": self._roll,
+                                                       "keys": self._keys})
+
+    def _add_routes(self) -> None:
+        """Everything that the gateway answers; the OpenAPI document is made from the same."""
+        self.gateway.add(AccountRoutes(self.settings.accounts, self.matcher).routes())
 
     def _make_gauges(self) -> None:
         gauge = self.metrics.gauge
@@ -125,10 +146,34 @@ class App:
         }
         return [asyncio.create_task(stage, name=name) for name, stage in stages.items()]
 
+    async def listen_order_entry(self) -> int:
+        """Take orders over TCP; returns the port."""
+        self.ports["order_entry"] = port = await self.door.listen()
+        return port
+
+    async def listen_http(self) -> None:
+        """Serve the gateway. Order entry listens by then: BlackSheep and uvicorn take a while to
+        import, which is done beside the loop."""
+        config = self.settings.config.api
+        server, demo = await asyncio.gather(
+            asyncio.to_thread(importlib.import_module, "engine.api.server"),
+            asyncio.to_thread(demo_account, config, self.settings.accounts))
+        self.auth.reload()
+        if demo:
+            self.auth.act_as(demo)
+        self.http = server.Server(config, self.gateway)
+        self.ports["api"] = await self.http.start()
+
+    async def close_http(self) -> None:
+        """Let the last answers go out and close every HTTP connection."""
+        if self.http is not None:
+            await self.http.close()
+
     def start_timers(self) -> list[asyncio.Task[None]]:
         """Run what looks at the clock; none of it ever ends by itself."""
         tasks = [asyncio.create_task(self.door.tick_for_ever(), name="heartbeats"),
-                 asyncio.create_task(self.vitals.sample_for_ever(), name="vitals")]
+                 asyncio.create_task(self.vitals.sample_for_ever(), name="vitals"),
+                 asyncio.create_task(self.auth.follow(), name="keys")]
         second = self.settings.config.session_roll_second
         if second is not None:
             tasks.append(asyncio.create_task(roll_daily(second, self.commands), name="rolls"))
@@ -162,6 +207,7 @@ class App:
             "resting_orders": self.matcher.resting_orders,
             "sessions": self.registry.live_count(),
             "connections": self.door.connection_count,
+            "ports": self.ports,
             "metrics": self.metrics.snapshot(),
         }
 
@@ -171,3 +217,7 @@ class App:
         self.commands.put_inside(roll_command(Source.ADMIN))
         generation = await rolled
         return {"generation": generation, "session": self.registry.session_id}
+
+    async def _keys(self, request: Mapping[str, Any]) -> Answer:
+        self.auth.reload(force=True)
+        return {"keys": self.auth.key_count}

@@ -103,6 +103,7 @@ class ApiConfig(msgspec.Struct, frozen=True):
 
     host: Name = "127.0.0.1"
     port: Port = 8000
+    connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
     demo_account: Name = "MAKER1"
     recv_window_ms: Milliseconds = 5_000
     requests_per_second: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
@@ -196,17 +197,20 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
 
 
 def require_safe(settings: Settings) -> None:
-    """Raise ConfigError when order entry would listen beyond loopback while an account still has
-    the demo password."""
-    host = settings.config.order_entry.host
-    if is_loopback(host):
-        return
-    demo = [account.username for account in account_table.demo_accounts(settings.accounts)]
+    """Raise ConfigError when a door would listen beyond loopback while an account still has the
+    demo password."""
+    config = settings.config
+    hosts = {"order_entry.host": config.order_entry.host, "feed.host": config.feed.host,
+             "api.host": config.api.host}
+    beyond = {key: host for key, host in hosts.items() if not is_loopback(host)}
+    demo = beyond and [account.username
+                       for account in account_table.demo_accounts(settings.accounts)]
     if demo:
         problems = Problems()
-        problems.note(settings.paths[0], "order_entry.host",
-                      "a loopback address while a demo password is in use",
-                      f"{show(host)} with the password \"demo\" for {', '.join(demo)}")
+        for key, host in beyond.items():
+            problems.note(settings.paths[0], key,
+                          "a loopback address while a demo password is in use",
+                          f"{show(host)} with the password \"demo\" for {', '.join(demo)}")
         problems.raise_all()
 
 

@@ -86,8 +86,9 @@ async def serve(settings: Settings, stop: asyncio.Event,
 
         # 3. Listen.
         await app.control.start()
-        port = await app.door.listen()
+        port = await app.listen_order_entry()
         timers = app.start_timers()
+        await _unless_failed([*stages, *timers], app.listen_http())
         gc.collect()
         # What start-up made lives as long as the process: no collection need look at it again.
         gc.freeze()
@@ -108,6 +109,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         app.vitals.stop()
         app.control.close()
         app.door.stop_reading()
+        await app.close_http()
         await _cancel([*timers, *stages])
         await app.door.shut("the venue stops")
     app.journal.close(app.matcher)
@@ -133,6 +135,7 @@ def _recover(settings: Settings) -> App:
 async def _drain(app: App, stages: Tasks) -> None:
     """Close the first queue and let each stage empty its own; the journal syncs last."""
     app.door.stop_reading()
+    app.gateway.drain()
     app.commands.close()
     for stage in stages:
         try:

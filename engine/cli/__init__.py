@@ -21,6 +21,7 @@ COMMANDS = {
     "watch": "orders",
     "book": "book",
     "session": "session",
+    "key": "key",
     "replay": "replay",
     "journal": "journal",
 }

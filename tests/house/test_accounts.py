@@ -25,12 +25,14 @@ def load(tmp_path, text):
 
 def test_the_shipped_accounts_have_the_demo_password_and_no_limits():
     shipped = accounts.load(FILE)
-    assert [one.username for one in shipped] == ["MAKER1", "MAKER2", "TAKER1", "TAKER2"]
-    assert [one.id for one in shipped] == [1, 2, 3, 4]
+    assert [one.username for one in shipped] == ["MAKER1", "MAKER2", "TAKER1", "TAKER2",
+                                                "ADMIN"]
+    assert [one.id for one in shipped] == [1, 2, 3, 4, 5]
     assert accounts.demo_accounts(shipped) == shipped
     for one in shipped:
         assert (one.quantity_max_lots, one.notional_max, one.open_orders_max, one.collar_bps,
-                one.messages_per_second, one.firm, one.role) == (0, 0, 0, 0, 0, "", "trader")
+                one.messages_per_second, one.firm) == (0, 0, 0, 0, 0, "")
+        assert one.role == ("admin" if one.username == "ADMIN" else "trader")
 
 
 def test_a_hash_verifies_its_password_and_no_other():

@@ -1,0 +1,188 @@
+"""The HTTP server: BlackSheep's routes on uvicorn's connections, inside the daemon's own loop.
+
+uvicorn is used without its process and its signals: `lifecycle` starts and stops it with the
+other stages. A route costs BlackSheep's match and one call of the gateway; no middleware stands
+between them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import uvicorn
+from blacksheep import Application, Content, Request, Response, Router
+from blacksheep.server import routing
+
+from engine import clock, log
+from engine.api.gateway import Bound, Gateway
+from engine.api.protocol import Connection, limited
+from engine.api.route import ApiError, Reply
+from engine.config import ApiConfig
+from engine.errors import EngineError
+
+# A connection without a request is kept for so long.
+KEEP_ALIVE_S = 75
+# At the end, answers under way have so long to be read.
+SHUTDOWN_S = 2
+SLOW_TICK_S = 1.0
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Server:
+    """Serves a gateway's routes."""
+
+    def __init__(self, config: ApiConfig, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self._config = config
+        self._server: uvicorn.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._log = log.get("api")
+        self.port = 0
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections."""
+        return len(self._server.server_state.connections) if self._server else 0
+
+    async def start(self) -> int:
+        """Listen; returns the port. Raises EngineError when the address is not ours."""
+        config, loop = self._config, asyncio.get_running_loop()
+        application = await self._application()
+        _forward_logs()
+        connection = limited(config.connections_max)
+        settings = uvicorn.Config(
+            application, http=connection, ws="none", lifespan="off",
+            interface="asgi3", log_config=None, access_log=False, proxy_headers=False,
+            server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=SHUTDOWN_S)
+        settings.load()
+        self._server = server = uvicorn.Server(settings)
+        server.lifespan = settings.lifespan_class(settings)
+        try:
+            listener = await loop.create_server(
+                lambda: connection(settings, server.server_state, {}, loop),
+                config.host, config.port, backlog=1024)
+        except OSError as error:
+            raise EngineError(f"cannot listen on {config.host}:{config.port}: "
+                              f"{error.strerror or error}", "api.host and api.port") from error
+        server.servers = [listener]
+        server.started = True
+        self._tasks = [loop.create_task(server.main_loop(), name="http"),
+                       loop.create_task(self._cut_slow(), name="http slow")]
+        self.port = listener.sockets[0].getsockname()[1]
+        self._log.info("api listening", host=config.host, port=self.port)
+        return self.port
+
+    async def close(self) -> None:
+        """Listen no more, let answers under way go out, close every connection."""
+        if self._server is not None:
+            self._server.should_exit = True
+            await self._server.shutdown()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._server = None
+
+    async def _cut_slow(self) -> None:
+        state = self._server.server_state if self._server else None
+        while state is not None:
+            await asyncio.sleep(SLOW_TICK_S)
+            now_ns = clock.monotonic_ns()
+            for connection in list(state.connections):
+                if isinstance(connection, Connection) and connection.cut_if_slow(now_ns):
+                    self._log.info("cut a slow request", key="slow")
+
+    # -- BlackSheep ----------------------------------------------------------------------------
+
+    async def _application(self) -> Any:
+        router = Router()
+        application: Any = Application(router=router)
+        for bound in self.gateway.table:
+            endpoint = self._endpoint(bound)
+            path = bound.route.path
+            pattern = _pattern(path)
+            router.add_route(bound.route.method, routing.Route(pattern, endpoint))
+            if bound.route.method == "GET":
+                router.add_route("HEAD", routing.Route(pattern, endpoint))
+        router.fallback = self._missing()
+        await application.start()
+        return application
+
+    def _endpoint(self, bound: Bound) -> Endpoint:
+        # BlackSheep takes a handler with exactly these types as it is, and wraps any other:
+        # so this module's annotations are not put off.
+        serve, body_max = self.gateway.serve, self._config.body_max_bytes
+
+        async def endpoint(request: Request) -> Response:
+            scope: Any = request.scope
+            values: Any = request.route_values
+            try:
+                body = await _body(request, body_max)
+            except ApiError as error:
+                return _response(error.reply())
+            return _response(await serve(
+                bound, values or {}, scope["method"], scope["raw_path"],
+                scope["query_string"], scope["headers"], body, scope["client"][0]))
+
+        return endpoint
+
+    def _missing(self) -> Endpoint:
+        table = self.gateway.table
+
+        async def missing(request: Request) -> Response:
+            """What no route takes: 404, or 405 with the methods that the path has."""
+            scope: Any = request.scope
+            found = table.find(scope["method"], scope["path"])
+            if not isinstance(found, ApiError):
+                found = ApiError(404, "not_found", "there is nothing at this path")
+            return _response(found.reply())
+
+        return missing
+
+
+async def _body(request: Request, body_max: int) -> bytes:
+    """The whole body. Raises ApiError 413 when it is too large."""
+    content: Any = request.content
+    message = await content.receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body") and len(body) <= body_max:
+        message = await content.receive()
+        body += message.get("body", b"")
+    if len(body) > body_max:
+        raise ApiError(413, "body_too_large", f"a body has at most {body_max} bytes",
+                       headers=((b"connection", b"close"),))
+    return body
+
+
+def _response(reply: Reply) -> Response:
+    return Response(reply.status, list(reply.headers), Content(reply.content_type, reply.body))
+
+
+def _pattern(path: str) -> str:
+    """A path as BlackSheep writes it: its kinds stand before the name."""
+    parts = path.split("{")
+    return parts[0] + "".join(
+        f"{{path:{part.replace(':path}', '}', 1)}" if ":path}" in part else f"{{{part}"
+        for part in parts[1:])
+
+
+class _ToOurLog(logging.Handler):
+    """What the libraries say becomes lines of ours, limited as ours are."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log.get("api")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell = self._log.error if record.levelno >= logging.ERROR else self._log.info
+        tell("http", message=record.getMessage().strip(), key=record.msg,
+             exc_info=record.exc_info)
+
+
+def _forward_logs() -> None:
+    for name in ("uvicorn.error", "blacksheep.server"):
+        logger = logging.getLogger(name)
+        logger.handlers = [_ToOurLog()]
+        logger.propagate = False
