@@ -1,0 +1,1 @@
+"""What the market looks like: books, trades and orders, made of committed events alone."""
