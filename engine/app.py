@@ -18,6 +18,7 @@ from engine.api.account import AccountRoutes
 from engine.api.auth import Auth, demo_account
 from engine.api.gateway import Gateway
 from engine.api.keys import KeyFile
+from engine.api.venue import Clients, VenueRoutes
 from engine.config import Settings
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
@@ -87,10 +88,10 @@ class App:
                          KeyFile(config.data_dir, config.api.master_secret_file))
         self.gateway = Gateway(self.auth, config.api.requests_per_second)
         self.http: Server | None = None
+        self.ports: dict[str, int] = {}
         self._add_routes()
 
         # Beside the path: what can be read off, and what the command line asks of a running venue.
-        self.ports: dict[str, int] = {}
         self._make_gauges()
         self.control = ControlServer(config.data_dir, {"status": self._status,
                                                        "roll": self._roll,
@@ -99,6 +100,12 @@ class App:
     def _add_routes(self) -> None:
         """Everything that the gateway answers; the OpenAPI document is made from the same."""
         self.gateway.add(AccountRoutes(self.settings.accounts, self.matcher).routes())
+        self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
+                                     lambda: self.matcher.counters, self._clients).routes())
+
+    def _clients(self) -> Clients:
+        return Clients(0, self.registry.live_count(),
+                       self.http.connection_count if self.http else 0)
 
     def _make_gauges(self) -> None:
         gauge = self.metrics.gauge

@@ -1,4 +1,4 @@
-"""Chromium without a screen, over its DevTools protocol: what a page shows, asks for and complains of.
+"""Chromium without a screen, over its DevTools protocol: what a page shows and asks for.
 
 A few calls over one WebSocket, so no driver and no library of its own is needed.
 """
