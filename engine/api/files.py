@@ -46,8 +46,6 @@ class Folder:
         routes = [_route(f"{prefix}/{name}", self, name) for name in self._paths]
         if self._index in self._paths:
             routes.append(_route(prefix or "/", self, self._index))
-            if prefix:
-                routes.append(_route(f"{prefix}/", self, self._index))
         return routes
 
     def reply(self, name: str, call: Call) -> Reply:

@@ -81,16 +81,14 @@ class VenueRoutes:
 
     def routes(self) -> list[Route]:
         """For the gateway's table: the pages, their libraries, and what they ask."""
-        dashboard = Folder(HERE / "dashboard")
-        pages = dashboard.routes("/dashboard")
-        index = next(route for route in pages if route.path == "/dashboard")
+        pages = {route.path: route for route in Folder(HERE / "dashboard").routes("/dashboard")}
+        index = msgspec.structs.replace(pages.pop("/dashboard"), path="/")
         return [
             Route(method="GET", path="/v1/venue", handler=self.venue, access=Access.PUBLIC,
                   summary="What is traded, and where the feed is", tag="Venue", answer=Venue),
             Route(method="GET", path="/v1/venue/load", handler=self.load, access=Access.PUBLIC,
                   summary="How busy the venue is", tag="Venue", answer=Load),
-            msgspec.structs.replace(index, path="/"), *pages,
-            *Folder(HERE / "vendor").routes("/vendor")]
+            index, *pages.values(), *Folder(HERE / "vendor").routes("/vendor")]
 
     async def venue(self, call: Call) -> Reply:
         """Its name, version, instruments and the feed's port."""
