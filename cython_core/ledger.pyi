@@ -1,12 +1,10 @@
-from collections.abc import Container, Mapping, Sized
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from cython_core.event import EventBatch
 
 Change = tuple[int, str, dict[str, Any]]
 Trade = tuple[int, int, int, str, int, int]
-
-class Wanted(Container[int], Sized, Protocol): ...
 
 class Answer:
     @property
@@ -78,7 +76,7 @@ class Ledger:
     ) -> list[dict[str, Any]]: ...
     def order_after(self, events: EventBatch) -> dict[str, Any] | None: ...
 
-def answers(batch: EventBatch, wanted: Wanted | None = None) -> list[Answer]: ...
+def answers(batch: EventBatch, wanted: Collection[int] | None = None) -> list[Answer]: ...
 def answer_at(batch: EventBatch, seq: int) -> Answer | None: ...
 def last_whole_seq(batch: EventBatch, seq: int) -> int: ...
 def trades_of(

@@ -296,6 +296,9 @@ cdef bint brings_order(const Event *first) noexcept nogil:
 _TIMES_IN_FORCE = {"0": "day", "1": "gtc", "3": "ioc", "4": "fok"}
 _NO_CODES = {}
 
+Change = tuple[int, str, dict]
+Trade = tuple[int, int, int, str, int, int]
+
 
 # ---- the ledger ---------------------------------------------------------------------------------
 
@@ -323,15 +326,7 @@ cdef class Ledger:
     cdef uint32_t incoming      # the row of the command at hand, told when the command is over
     cdef uint64_t incoming_seq
 
-    def __cinit__(self, uint64_t applied_seq=0, uint32_t orders_kept=100_000, reject_codes=None,
-                  cancel_codes=None):
-        if orders_kept < 1:
-            raise ValueError("a ledger keeps at least one dead order")
-        self.applied_seq = applied_seq
-        self.orders_kept = orders_kept
-        self._reject_codes = reject_codes if reject_codes is not None else _NO_CODES
-        self._cancel_codes = cancel_codes if cancel_codes is not None else _NO_CODES
-        self._symbols = {}
+    def __cinit__(self):
         self.names = <Names *>calloc(1 << 16, sizeof(Names))
         INVARIANT(self.names != NULL, "out of memory for the ledger")
         slab_init(&self.rows, sizeof(Row))
@@ -340,6 +335,16 @@ cdef class Ledger:
         table_init(&self.by_id, 256)
         table_init(&self.by_client, 64)
         table_init(&self.by_account, 64)
+
+    def __init__(self, uint64_t applied_seq=0, uint32_t orders_kept=100_000, reject_codes=None,
+                 cancel_codes=None):
+        if orders_kept < 1:
+            raise ValueError("a ledger keeps at least one dead order")
+        self.applied_seq = applied_seq
+        self.orders_kept = orders_kept
+        self._reject_codes = reject_codes if reject_codes is not None else _NO_CODES
+        self._cancel_codes = cancel_codes if cancel_codes is not None else _NO_CODES
+        self._symbols = {}
 
     def __dealloc__(self):
         cdef uint32_t slot

@@ -26,6 +26,7 @@ from engine.intake.registry import Registry
 from engine.intake.tcp import Door
 from engine.journal.journal import Journal, Recovered
 from engine.latency import Acks
+from engine.market.stage import Market
 from engine.metrics import Metrics
 from engine.queues import BatchQueue, TwoLaneQueue
 from engine.reports.stage import Reports
@@ -83,6 +84,10 @@ class App:
         self.reports = Reports(self.committed, self.streams, self.registry,
                                self.matcher.next_seq - 1, acks)
 
+        # 4b. Market: the same events become books, trades and orders for whoever reads them.
+        self.seen: BatchQueue[EventBatch] = BatchQueue("market", config.queues.market_units)
+        self.market = Market(self.seen, self.matcher, settings.instruments, config)
+
         # 5. The gateway: who calls over HTTP, and what is answered. Its server comes last.
         self.auth = Auth(config.api, settings.accounts,
                          KeyFile(config.data_dir, config.api.master_secret_file))
@@ -112,6 +117,7 @@ class App:
         self._gauge_queue(self.commands)
         self._gauge_queue(self.events)
         self._gauge_queue(self.committed)
+        self._gauge_queue(self.seen)
         gauge("sessions", "sessions", "live sessions", self.registry.live_count)
         gauge("connections", "connections", "open connections, logged in or not",
               lambda: self.door.connection_count)
@@ -148,8 +154,9 @@ class App:
         """Run every stage; a stage ends when its queue is closed and empty."""
         stages = {
             "trading": self.trading.run(),
-            "journal": self.journal.run(self.events, [self.committed]),
+            "journal": self.journal.run(self.events, [self.committed, self.seen]),
             "reports": self.reports.run(),
+            "market": self.market.run(),
         }
         return [asyncio.create_task(stage, name=name) for name, stage in stages.items()]
 
@@ -202,6 +209,7 @@ class App:
         # Trading takes what was put above before it lets anything else run.
         await asyncio.sleep(0)
         await self.reports.reached(self.matcher.next_seq - 1)
+        await self.market.reached(self.matcher.next_seq - 1)
 
     # -- what the control socket asks ------------------------------------------------------------
 
