@@ -9,17 +9,12 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from bench.histogram cimport Histogram, record
+from bench.net cimport MSG_NOSIGNAL, clock_ns, recv, send_all
 
 import socket
 import time
-
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t recv(int fd, void *data, size_t size, int flags)
-    ssize_t send(int fd, const void *data, size_t size, int flags)
-    enum: MSG_NOSIGNAL
 
 cdef enum:
     ECHO_BYTES = 1 << 20
@@ -27,25 +22,6 @@ cdef enum:
     KEYS = 10_000
     REPLY_BYTES = 5             # +OK and the line's end
     IN_FLIGHT_MAX = 1 << 16
-
-
-cdef uint64_t clock_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t>now.tv_sec * 1_000_000_000 + <uint64_t>now.tv_nsec
-
-
-cdef bint send_all(int fd, const char *data, size_t size) noexcept nogil:
-    cdef ssize_t sent
-    while size:
-        sent = send(fd, data, size, MSG_NOSIGNAL)
-        if sent < 0:
-            if errno == EINTR:
-                continue
-            return False
-        data += sent
-        size -= sent
-    return True
 
 
 def echo(int fd):

@@ -13,37 +13,14 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from bench.histogram cimport Buckets, Histogram
+from bench.net cimport *
 from bench.trader cimport *
 from bench.wire cimport *
 
 import socket
 import time
-
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t recv(int fd, void *data, size_t size, int flags)
-    ssize_t send(int fd, const void *data, size_t size, int flags)
-    enum: MSG_DONTWAIT
-    enum: MSG_NOSIGNAL
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        void *ptr
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    enum: EPOLLIN
-    enum: EPOLLOUT
-    enum: EPOLL_CTL_ADD
-    enum: EPOLL_CTL_MOD
-    int epoll_create1(int flags)
-    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
-    int epoll_wait(int epoll, epoll_event *events, int count, int timeout_ms)
-
-cdef extern from "<unistd.h>" nogil:
-    int close(int fd)
 
 cdef enum:
     EVENTS_MAX = 256
@@ -82,12 +59,6 @@ cdef struct Plan:
 
 class WrongAnswer(Exception):
     """The server's answers do not fit what was sent: its speed means nothing."""
-
-
-cdef uint64_t clock_ns() noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t>now.tv_sec * 1_000_000_000 + <uint64_t>now.tv_nsec
 
 
 cdef Plan plan_of(int kind, bint busy, uint32_t window, uint32_t resting) noexcept nogil:
@@ -193,7 +164,7 @@ cdef class LoadGenerator:
             sock = socket.create_connection((self.host, self.port), timeout=30)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if not self.echo:
-                first, next_ref = _log_in(sock, *self.credentials[index])
+                first, next_ref = log_in(sock, *self.credentials[index])
                 self.first_numbers.append(first)
                 self.links[index].trader.next_ref = next_ref
             sock.setblocking(False)
@@ -559,7 +530,7 @@ cdef class LoadGenerator:
             close(self.links[index].fd)
             self.links[index].fd = -1
             with socket.create_connection((self.host, self.port), timeout=30) as sock:
-                number, _ = _log_in(sock, *self.credentials[index])
+                number, _ = log_in(sock, *self.credentials[index])
             if number - 1 != counted:
                 raise WrongAnswer(f"the server's next number is {number - 1}, we counted {counted}")
         return 0
@@ -575,7 +546,7 @@ cdef void close_link(Link *link) noexcept:
     free(link.trader.waiting)
 
 
-def _log_in(sock, username, password):
+def log_in(sock, username, password):
     """Log in at the newest number and ask for the next UserRefNum.
 
     Returns (number of the next sequenced message after that answer, next UserRefNum).
