@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove
 
 from bench.histogram cimport Histogram, record
-from bench.net cimport MSG_NOSIGNAL, clock_ns, recv, send_all
+from bench.net cimport clock_ns, recv, send_all
 
 import socket
 import time

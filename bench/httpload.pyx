@@ -15,6 +15,8 @@ from libc.string cimport memcpy, memset
 from bench.histogram cimport Buckets, Histogram, record
 from bench.net cimport *
 
+from bench.cpu import cpu_seconds
+
 import socket
 import time
 
@@ -65,7 +67,7 @@ cdef class HttpLoad:
 
     Every answer must have the status `expect`. `ids_after`: the text in front of a number in each
     body that must not come twice. `once`: requests may not be sent a second time; running out of
-    them is an error.
+    them is an error. Figures have the processor time that `server_pid` took.
     """
     cdef Link *links
     cdef uint32_t link_count
@@ -89,11 +91,12 @@ cdef class HttpLoad:
     cdef char wrong_text[400]
     cdef readonly str host
     cdef readonly int port
+    cdef readonly int server_pid
 
     def __cinit__(self, host, port, connections, requests, *, expect=200, ids_after=b"",
-                  once=False):
+                  once=False, server_pid=0):
         cdef uint32_t index
-        self.host, self.port = host, port
+        self.host, self.port, self.server_pid = host, port, server_pid
         self.link_count = connections
         self.expected, self.once = expect, once
         self.ids_text = ids_after
@@ -160,7 +163,8 @@ cdef class HttpLoad:
         self._run(warmup_seconds)
         memset(&self.counts, 0, sizeof(Counts))
         memset(self.latency, 0, sizeof(Buckets))
-        started, cpu = clock_ns(), time.process_time()
+        cpu, server_cpu = time.process_time(), cpu_seconds(self.server_pid)
+        started = clock_ns()
         self._run(seconds)
         elapsed = (clock_ns() - started) / 1e9
         answers = self.counts.answers
@@ -171,6 +175,7 @@ cdef class HttpLoad:
             "statuses": {status: self.counts.by_status[status] for status in range(STATUS_MAX)
                          if self.counts.by_status[status]},
             "generator_cpu": (time.process_time() - cpu) / elapsed,
+            "server_cpu_seconds": cpu_seconds(self.server_pid) - server_cpu,
             "latency": latency.summary(),
         }
         self._settle()

@@ -93,15 +93,27 @@ def drive(server: Server, phases: list[dict[str, Any]], *, connections: int = 1,
         "credentials": [[name, PASSWORD] for name in account_names(connections)],
         "symbols": symbols(instruments), "phases": phases, "options": {"echo": echo, **options},
     }
-    done = subprocess.run([sys.executable, "-m", "bench.load"], input=json.dumps(job), text=True,
+    phases_done: list[dict[str, Any]] = run_job("bench.load", job)["phases"]
+    return phases_done
+
+
+def run_job(module: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Give a load generator's process its job; returns its answer.
+
+    Raises RuntimeError when it fails, or when what it measured answered wrongly.
+    """
+    done = subprocess.run([sys.executable, "-m", module], input=json.dumps(job) + "\n", text=True,
                           cwd=ROOT, capture_output=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"the load generator failed:\n{done.stderr[-2000:]}")
-    answer = json.loads(done.stdout)
+        raise RuntimeError(f"{module} failed:\n{done.stderr[-2000:]}")
+    return right(json.loads(done.stdout))
+
+
+def right(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer, if what was measured answered rightly. Raises RuntimeError."""
     if "wrong" in answer:
         raise RuntimeError(f"wrong answers, no figure: {answer['wrong']}")
-    phases_done: list[dict[str, Any]] = answer["phases"]
-    return phases_done
+    return answer
 
 
 def closed(in_flight: int, seconds: float, **more: Any) -> dict[str, Any]:

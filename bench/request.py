@@ -2,7 +2,7 @@
 
 A job: {"host", "port", "cpu": core or null, "connections", "seconds", "warmup_seconds", "kind":
 "orders" | "health", "client_ids": bool, "token": text or "", "signer": null | {"key", "secret"},
-"any_answer": bool}. The answer is {"figures": ..} or {"wrong": text}.
+"any_answer": bool, "server_pid": process or 0}. The answer is {"figures": ..} or {"wrong": text}.
 
 Orders buy and sell one lot at one price in turn: every other one trades with the one before, so
 the book stays small however long a run is.
@@ -72,7 +72,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     checks = orders and not job.get("any_answer")
     load = HttpLoad(job["host"], job["port"], job["connections"], requests,
                     expect=201 if orders else 200, once=bool(job.get("signer")),
-                    ids_after=b'"order_id":"' if checks else b"")
+                    ids_after=b'"order_id":"' if checks else b"",
+                    server_pid=job.get("server_pid", 0))
     try:
         load.connect()
         return {"figures": load.run(job["seconds"], warmup_seconds=job["warmup_seconds"])}

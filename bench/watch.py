@@ -2,11 +2,10 @@
 
 A job: {"host", "port", "clients", "chains", "requests": [texts], "path", "cpu": core or null,
 "ticks": null | {"port", "bytes": events} | {"port", "user", "password", "symbols": [..]},
-"phases": [{"kind": .., ..}], "hold": false}. A phase's kind is a method of Reader (closed_loop,
-paced, read); the rest are its arguments. A phase {"kind": "paced", "share": 0.5} ticks at that
-share of what the closed loop before it reached. The answer is one line, {"phases": [..]} or
-{"wrong": text}. With "hold", a first line {"ready": clients} says that all are subscribed, and
-the readers go on reading until stdin ends.
+"phases": [{"kind": .., ..}], "server_pid": process or 0, "hold": false}. A phase's kind is a
+method of Reader (closed_loop, paced, read); the rest are its arguments. The answer is one line,
+{"phases": [..]} or {"wrong": text}. With "hold", a first line {"ready": true} says that all are
+subscribed, and the readers go on reading until stdin ends.
 """
 
 import json
@@ -23,7 +22,6 @@ from bench.wsreader import Reader, WrongFeed
 PHASES = ("closed_loop", "paced", "read")
 # Files that are open beside the clients' sockets.
 OTHER_FILES = 64
-PACED_MAX = 200.0
 
 
 def raise_open_files() -> int:
@@ -41,7 +39,8 @@ def clients_that_fit(wanted: int) -> int:
 
 def connect(job: dict[str, Any]) -> Reader:
     """Readers that are subscribed, with what makes the ticks."""
-    reader = Reader(job["host"], job["port"], job["clients"], chains=job["chains"])
+    reader = Reader(job["host"], job["port"], job["clients"], chains=job["chains"],
+                    server_pid=job.get("server_pid", 0))
     reader.connect(job["requests"], path=job.get("path", "/"))
     ticks = job.get("ticks")
     if ticks is None:
@@ -49,24 +48,22 @@ def connect(job: dict[str, Any]) -> Reader:
     sock = socket.create_connection((job["host"], ticks["port"]), timeout=30)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if "bytes" in ticks:
+        sock.settimeout(None)
         reader.bytes_to(sock, ticks["bytes"])
     else:
         _, next_ref = log_in(sock, ticks["user"], ticks["password"])
+        sock.settimeout(None)
         reader.orders(sock, next_ref, ticks["symbols"])
-    sock.settimeout(None)
     reader.start()
     return reader
 
 
-def run_phase(reader: Reader, phase: dict[str, Any], before: list[dict[str, Any]]) -> Any:
+def run_phase(reader: Reader, phase: dict[str, Any]) -> Any:
     """Run one phase."""
     arguments = dict(phase)
     kind = arguments.pop("kind")
     if kind not in PHASES:
         raise ValueError(f"{kind} is no phase of a job; there are {', '.join(PHASES)}")
-    if "share" in arguments:
-        reached = before[-1]["ticks"] / before[-1]["seconds"]
-        arguments["per_second"] = min(PACED_MAX, arguments.pop("share") * reached)
     return getattr(reader, kind)(**arguments)
 
 
@@ -89,7 +86,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     try:
         reader = connect(job)
         for phase in job.get("phases", []):
-            phases.append(run_phase(reader, phase, phases))
+            phases.append(run_phase(reader, phase))
         if job.get("hold"):
             phases.append(hold(reader))
     except WrongFeed as wrong:

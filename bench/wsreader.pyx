@@ -19,6 +19,8 @@ from bench.net cimport *
 from bench.ticks cimport *
 from bench.wire cimport get16, get64
 
+from bench.cpu import cpu_seconds
+
 import base64
 import hashlib
 import os
@@ -72,6 +74,11 @@ cdef struct Counts:
     uint64_t pings
     uint64_t joined                 # ticks that came in one message with a later one
 
+cdef struct Started:
+    uint64_t time_ns
+    double reader_cpu
+    double server_cpu
+
 GREETING = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -100,8 +107,8 @@ cdef const char *number(const char *data, const char *end, uint64_t *value) noex
 cdef class Reader:
     """`clients` connections to one feed, `chains` chains on each.
 
-    `events_per_tick`: how far `seq` moves with each tick. Connect and subscribe with `connect`, say
-    with `orders` or `bytes_to` what makes ticks, then run phases.
+    Connect and subscribe with `connect`, say with `orders` or `bytes_to` what makes ticks, `start`,
+    then run phases. Figures of a phase have the processor time that `server_pid` took in it.
     """
     cdef Client *clients
     cdef uint32_t client_count
@@ -129,14 +136,15 @@ cdef class Reader:
     cdef const char *error
     cdef uint64_t error_client
     cdef list held                  # sockets of the ticker
+    cdef readonly int server_pid
     cdef readonly str host
     cdef readonly int port
 
-    def __cinit__(self, host, port, clients, *, chains=5):
+    def __cinit__(self, host, port, clients, *, chains=5, server_pid=0):
         cdef uint32_t index
         if not 0 < chains <= CHAINS_MAX:
             raise ValueError(f"1 to {CHAINS_MAX} chains")
-        self.host, self.port = host, port
+        self.host, self.port, self.server_pid = host, port, server_pid
         self.client_count, self.chain_count = clients, chains
         self.clients = <Client *>calloc(clients, sizeof(Client))
         self.capacity = READ_BYTES
@@ -217,6 +225,7 @@ cdef class Reader:
             memcpy(self.ticker.symbols + 8 * index, <char *>wire, 8)
         self.events_per_tick = EVENTS_EACH * len(symbols)
         self._watch_ticker(sock)
+        send_depth(&self.ticker)
 
     def bytes_to(self, sock, events_per_tick):
         """Make ticks by one byte each; takes the socket over."""
@@ -248,10 +257,10 @@ cdef class Reader:
         self._begin_phase()
         self.behind, self.in_loop = behind, True
         self._run(warmup_seconds, 0)
-        started, cpu = self._reset(), time.process_time()
+        started = self._reset()
         ticks = self.ticker.sent
         self._run(seconds, 0)
-        figures = self._figures(started, cpu)
+        figures = self._figures(started)
         figures["ticks"] = self.ticker.sent - ticks
         self.behind = 0
         self._wait_until_all(self.ticker.sent)
@@ -266,10 +275,10 @@ cdef class Reader:
         and in `joined`.
         """
         self._begin_phase()
-        started, cpu = self._reset(), time.process_time()
+        started = self._reset()
         ticks = self.ticker.sent
         self._run(seconds, per_second)
-        figures = self._figures(started, cpu)
+        figures = self._figures(started)
         figures["ticks"] = self.ticker.sent - ticks
         self._wait_until_reached()
         figures.update(offered_ticks_per_second=per_second, joined=self.counts.joined,
@@ -279,30 +288,36 @@ cdef class Reader:
 
     def read(self, seconds):
         """Only read for so long. Returns the figures."""
-        started, cpu = self._reset(), time.process_time()
+        started = self._reset()
         self._run(seconds, 0)
-        return self._figures(started, cpu)
+        return self._figures(started)
 
     cdef _latency(self):
         cdef Histogram result = Histogram()
         memcpy(&result.buckets, self.latency, sizeof(Buckets))
         return result.summary()
 
-    cdef _figures(self, started, cpu):
-        elapsed = (clock_ns() - started) / 1e9
+    cdef _figures(self, Started started):
+        elapsed = (clock_ns() - started.time_ns) / 1e9
         messages = self.counts.messages
         return {
             "messages": messages, "seconds": elapsed, "per_second": messages / elapsed,
             "clients": self.client_count, "bytes": self.counts.bytes,
             "message_bytes": self.counts.bytes / messages if messages else 0,
             "snapshots": self.counts.snapshots, "pings": self.counts.pings,
-            "reader_cpu": (time.process_time() - cpu) / elapsed, "latency": self._latency(),
+            "reader_cpu": (time.process_time() - started.reader_cpu) / elapsed,
+            "server_cpu_seconds": cpu_seconds(self.server_pid) - started.server_cpu,
+            "latency": self._latency(),
         }
 
-    cdef _reset(self):
+    cdef Started _reset(self) except *:
+        """Count from here on."""
+        cdef Started started
         memset(&self.counts, 0, sizeof(Counts))
         memset(self.latency, 0, sizeof(Buckets))
-        return clock_ns()
+        started.reader_cpu, started.server_cpu = time.process_time(), cpu_seconds(self.server_pid)
+        started.time_ns = clock_ns()
+        return started
 
     cdef int _begin_phase(self) except -1:
         cdef uint32_t index
@@ -587,10 +602,10 @@ cdef class Reader:
     cdef uint32_t _chain_of(self, Client *client, const char *data,
                             const char *end) noexcept nogil:
         """The chain of a message by what stands before its seq; CHAINS_MAX for an answer."""
-        cdef uint32_t tried
+        cdef uint32_t _tried
         cdef uint32_t chain = client.expected
         cdef size_t size = end - data
-        for tried in range(self.chains_used):
+        for _tried in range(self.chains_used):
             if chain >= self.chains_used:
                 chain = 0
             if (size > self.chains[chain].prefix_size
