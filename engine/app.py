@@ -18,7 +18,9 @@ from engine.api.account import AccountRoutes
 from engine.api.auth import Auth, demo_account
 from engine.api.gateway import Gateway
 from engine.api.keys import KeyFile
+from engine.api.operations import Operations
 from engine.api.venue import Clients, VenueRoutes
+from engine.api.watch import Watch
 from engine.config import Settings
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
@@ -92,6 +94,8 @@ class App:
         self.auth = Auth(config.api, settings.accounts,
                          KeyFile(config.data_dir, config.api.master_secret_file))
         self.gateway = Gateway(self.auth, config.api.requests_per_second)
+        self.operations = Operations(self._watch())
+        self.gateway.observe = self.operations.http.observe
         self.http: Server | None = None
         self.ports: dict[str, int] = {}
         self._add_routes()
@@ -107,6 +111,14 @@ class App:
         self.gateway.add(AccountRoutes(self.settings.accounts, self.matcher).routes())
         self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
                                      lambda: self.matcher.counters, self._clients).routes())
+        self.gateway.add(self.operations.routes())
+        self.operations.benchmark.use_routes(self.gateway.routes)
+
+    def _watch(self) -> Watch:
+        """What the operator's routes look at."""
+        return Watch(self.settings.config, self.metrics, self.matcher, self.journal, self.door,
+                     self.registry.live_count, (self.commands, self.events, self.committed),
+                     lambda: self.door.listening and not self.commands.closed)
 
     def _clients(self) -> Clients:
         return Clients(0, self.registry.live_count(),
@@ -177,9 +189,11 @@ class App:
             self.auth.act_as(demo)
         self.http = server.Server(config, self.gateway)
         self.ports["api"] = await self.http.start()
+        self.operations.watch.api = self.http
 
     async def close_http(self) -> None:
         """Let the last answers go out and close every HTTP connection."""
+        self.operations.close()
         if self.http is not None:
             await self.http.close()
 
@@ -187,6 +201,7 @@ class App:
         """Run what looks at the clock; none of it ever ends by itself."""
         tasks = [asyncio.create_task(self.door.tick_for_ever(), name="heartbeats"),
                  asyncio.create_task(self.vitals.sample_for_ever(), name="vitals"),
+                 asyncio.create_task(self.operations.watch.sample_for_ever(), name="watch"),
                  asyncio.create_task(self.auth.follow(), name="keys")]
         second = self.settings.config.session_roll_second
         if second is not None:

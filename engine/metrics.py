@@ -84,6 +84,11 @@ class Table(Metric):
         super().__init__(name, unit, help)
         self.label, self.read, self.grows = label, read, grows
 
+    def rows(self) -> dict[str, int]:
+        """Its numbers now, each under its name with its label."""
+        return {key_of(self.name, ((self.label, value),)): number
+                for value, number in self.read().items()}
+
 
 class Spread:
     """How values were spread over buckets: what a histogram held, or what came in between."""
@@ -103,6 +108,11 @@ class Spread:
         """Their mean; 0 without any."""
         count = self.count
         return self.total / count if count else 0.0
+
+    def __add__(self, other: Spread) -> Spread:
+        return Spread(self.bounds, [one + two for one, two in
+                                    zip(self.counts, other.counts, strict=True)],
+                      self.total + other.total)
 
     def __sub__(self, older: Spread) -> Spread:
         return Spread(self.bounds, [new - old for new, old in
@@ -207,6 +217,20 @@ class Metrics:
     def __iter__(self) -> Iterator[Counter | Gauge | Table | Histogram]:
         return iter(tuple(self._metrics.values()))
 
+    def get(self, key: str) -> Counter | Gauge | Table | Histogram | None:
+        """The metric of this name and labels, written as its `key`, if there is one."""
+        return self._metrics.get(key)
+
+    def counts(self) -> dict[str, int]:
+        """What only grows, by name and labels."""
+        found: dict[str, int] = {}
+        for key, metric in self._metrics.items():
+            if isinstance(metric, Counter):
+                found[key] = metric.value
+            elif isinstance(metric, Table) and metric.grows:
+                found |= metric.rows()
+        return found
+
     def snapshot(self) -> dict[str, int]:
         """Every number's value now, by name and labels; histograms are in `spreads`."""
         found: dict[str, int] = {}
@@ -214,8 +238,7 @@ class Metrics:
             if isinstance(metric, Counter | Gauge):
                 found[key] = metric.value
             elif isinstance(metric, Table):
-                found |= {key_of(key, ((metric.label, value),)): number
-                          for value, number in metric.read().items()}
+                found |= metric.rows()
         return found
 
     def spreads(self) -> dict[str, Spread]:

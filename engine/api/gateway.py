@@ -99,7 +99,7 @@ class Gateway:
                 raise stopping()
             reply = await bound.route.handler(Call(
                 identity, values, _query(bound.query, query),
-                bound.decode(body) if bound.decode else None, headers, address))
+                _body(bound, body), headers, address))
         except ApiError as error:
             reply = error.reply()
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -115,6 +115,17 @@ class Gateway:
         if self.observe is not None:
             self.observe(bound.route, reply.status, clock.now_ns() - started_ns)
         return reply
+
+
+def _body(bound: Bound, body: bytes) -> Any:
+    """The body as the route's type; an empty one is an empty object. Raises msgspec.MsgspecError,
+    ApiError 400."""
+    if bound.decode is None:
+        return None
+    try:
+        return bound.decode(body or b"{}")
+    except RecursionError:
+        raise ApiError(400, "bad_json", "the body is nested too deeply") from None
 
 
 def stopping() -> ApiError:

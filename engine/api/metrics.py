@@ -1,7 +1,7 @@
 """`GET /metrics`: what the stages count, in the text format of Prometheus.
 
-A metric is called `matchd_`, its name, the base unit where it has one (`_seconds`, `_bytes`) and,
-for what only grows, `_total`. Nothing is kept here: every scrape walks over the metrics.
+Nothing is kept here: every scrape walks over the metrics. The library takes a while to import, so
+this file is imported at the first scrape.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import CONTENT_TYPE_LATEST, ProcessCollector
 from prometheus_client import Metric as MetricFamily
+from prometheus_client import ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -21,36 +21,17 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from engine import __version__
-from engine.clock import NS_PER_S
-from engine.metrics import Counter, Gauge, Histogram, Metric, Metrics, Table
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-PREFIX = "matchd_"
-# Base units stand in the name; names of things (orders, sessions) are not units.
-SUFFIXES = {"ns": "_seconds", "bytes": "_bytes"}
+from engine.api.published import (
+    PREFIX,
+    grows,
+    label_names,
+    published_name,
+    published_value,
+    sentence,
+)
+from engine.metrics import Counter, Gauge, Histogram, Metrics, Table
 
 Number = Counter | Gauge | Table
-
-
-def published_name(metric: Metric) -> str:
-    """The metric's name as a scrape shows it."""
-    suffix = SUFFIXES.get(metric.unit, "")
-    name = PREFIX + metric.name
-    if not name.endswith(suffix):
-        name += suffix
-    return f"{name}_total" if grows(metric) else name
-
-
-def grows(metric: Metric) -> bool:
-    """Whether it is a counter for Prometheus."""
-    return isinstance(metric, Counter) or (isinstance(metric, Table) and metric.grows)
-
-
-def label_names(metric: Metric) -> tuple[str, ...]:
-    """The names of its labels."""
-    if isinstance(metric, Table):
-        return (metric.label,)
-    return tuple(label for label, _ in metric.labels)
 
 
 async def exposition(metrics: Metrics) -> bytes:
@@ -120,13 +101,3 @@ def _buckets(metric: Histogram) -> Iterator[tuple[str, float]]:
         seen += count
         yield f"{published_value(bound, metric.unit):g}", seen
     yield "+Inf", seen + metric.counts[-1]
-
-
-def published_value(value: int, unit: str) -> float:
-    """A value in its base unit: nanoseconds become seconds."""
-    return value / NS_PER_S if unit == "ns" else value
-
-
-def sentence(text: str) -> str:
-    """A help text as a line of its own."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")

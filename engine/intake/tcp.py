@@ -254,6 +254,11 @@ class Door:
         """Open connections, logged in or not."""
         return len(self._connections)
 
+    @property
+    def listening(self) -> bool:
+        """Whether connections are accepted."""
+        return self._server is not None and self._server.is_serving()
+
     async def listen(self) -> int:
         """Start to listen; returns the port. Raises EngineError when the address is not ours."""
         host, port = self._config.host, self._config.tcp_port

@@ -1,0 +1,307 @@
+"""`GET /health`: whether the venue is well, and the state of each of its parts.
+
+`healthy` turns into `degraded` when one of the checks below fails: the venue trades on, and an
+operator should look. What makes trading impossible stops the process, so nobody is left to say
+so. Reports are made at most every few milliseconds; a load balancer may ask as often as it likes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from engine import __version__, clock
+from engine.api.route import Access, ApiError, Call, Handler, Reply, Route, json_reply
+from engine.api.watch import QueueView, Watch
+from engine.metrics import Histogram
+
+# A report is given out again for so long.
+KEEP_NS = 20 * clock.NS_PER_MS
+# A queue this full makes its producer wait soon.
+QUEUE_PART = 0.9
+# Room for fewer segments than this is worth a look.
+SEGMENTS_ROOM = 4
+# The slowest percent of commits in the last minute.
+COMMIT_MS = 250.0
+# So long without a commit while events wait.
+STUCK_MS = 1_000.0
+# The slowest percent of the loop's timers in the last minute.
+LAG_MS = 100.0
+
+State = Literal["ok", "degraded", "off"]
+StoreState = Literal["connected", "off", "down"]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that is looked at: `value` beyond `limit` makes the venue degraded."""
+
+    part: str
+    name: str
+    ok: bool
+    value: float
+    limit: float
+    unit: str
+    message: str
+
+
+class OrderEntryHealth(msgspec.Struct, frozen=True):
+    """Order entry over TCP."""
+
+    state: State
+    connections: int
+    connections_limit: int
+    sessions: int
+
+
+class MatcherHealth(msgspec.Struct, frozen=True):
+    """The matcher: `seq` is its newest event, durable or not yet."""
+
+    state: State
+    seq: int
+    resting_orders: int
+    queue_units: int
+    queue_limit_units: int
+
+
+class JournalHealth(msgspec.Struct, frozen=True):
+    """The log. `disk_free_bytes` is -1 and the times are 0 without one (journal.sync off)."""
+
+    state: State
+    sync: str
+    committed_seq: int
+    synced_seq: int
+    waiting_events: int
+    last_commit_ms: float
+    commit_p99_ms: float
+    disk_free_bytes: int
+
+
+class FeedHealth(msgspec.Struct, frozen=True):
+    """The WebSocket feed."""
+
+    state: State
+    clients: int
+    clients_limit: int
+    clients_dropped: int
+
+
+class ApiHealth(msgspec.Struct, frozen=True):
+    """The HTTP gateway."""
+
+    state: State
+    connections: int
+
+
+class LoopHealth(msgspec.Struct, frozen=True):
+    """The event loop: how late its timers ran in the last minute."""
+
+    state: State
+    lag_p99_ms: float
+    lag_max_ms: float
+
+
+class StoreHealth(msgspec.Struct, frozen=True):
+    """A store behind the venue."""
+
+    state: StoreState
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """Every part of the venue."""
+
+    order_entry: OrderEntryHealth
+    matcher: MatcherHealth
+    journal: JournalHealth
+    feed: FeedHealth
+    api: ApiHealth
+    loop: LoopHealth
+    redis: StoreHealth
+    postgres: StoreHealth
+    sqlite: StoreHealth
+
+
+class Health(msgspec.Struct, frozen=True):
+    """The answer of `/health`. `reasons` has a sentence for each check that failed."""
+
+    status: Literal["healthy", "degraded"]
+    ready: bool
+    redis: StoreState
+    postgres: StoreState
+    sqlite: StoreState
+    name: str
+    version: str
+    seq: int
+    uptime_s: float
+    time: int
+    reasons: list[str]
+    parts: Parts
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The answer of `/health/live`."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The answer of `/health/ready`."""
+
+    ready: bool
+    status: Literal["healthy", "degraded"]
+    reasons: list[str]
+
+
+class HealthDesk:
+    """Makes the reports, and answers with them."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._made_ns = -KEEP_NS
+        self._reply = Reply()
+        self._alive = json_reply(Alive()).body
+
+    # -- what is looked at ---------------------------------------------------------------------
+
+    def checks(self) -> list[Check]:
+        """All checks, those that hold included."""
+        watch = self._watch
+        found = [_queue_check(queue) for queue in watch.queues]
+        entry = watch.config.order_entry
+        found.append(_check("order_entry", "connections", watch.door.connection_count,
+                            entry.connections_max, "connections",
+                            "{value:.0f} of {limit:.0f} connections are taken"))
+        if watch.config.journal.sync != "off":
+            found += self._journal_checks()
+        lag_ms = _ms(watch.recent.spread("loop_lag").quantile(0.99))
+        found.append(_check("loop", "lag_p99", lag_ms, LAG_MS, "ms",
+                            "one in a hundred timers ran more than {value:.1f} ms late"))
+        if watch.feed is not None:
+            found.append(_check("feed", "clients", watch.feed.stats()["active_connections"],
+                                watch.config.feed.clients_max, "clients",
+                                "{value:.0f} of {limit:.0f} feed clients are connected"))
+        return found
+
+    def _journal_checks(self) -> list[Check]:
+        watch = self._watch
+        found = [
+            _check("journal", "commit_p99", _ms(watch.recent.spread("commit").quantile(0.99)),
+                   COMMIT_MS, "ms", "one in a hundred commits took more than {value:.1f} ms"),
+            _check("journal", "stuck", watch.stuck_ns / clock.NS_PER_MS, STUCK_MS, "ms",
+                   "events have waited {value:.0f} ms for the disk"),
+        ]
+        room = SEGMENTS_ROOM * watch.config.journal.segment_bytes
+        free = watch.disk_free_bytes
+        if free >= 0:
+            found.append(Check("journal", "disk_free", free >= room, free, room, "bytes",
+                               f"{free} bytes of disk are free; {SEGMENTS_ROOM} segments take "
+                               f"{room}"))
+        return found
+
+    def report(self) -> Health:
+        """The whole report."""
+        watch, checks = self._watch, self.checks()
+        failed = [check for check in checks if not check.ok]
+        bad = {check.part for check in failed}
+        off = StoreHealth("off")
+        parts = Parts(
+            order_entry=OrderEntryHealth(
+                _state("order_entry", bad), watch.door.connection_count,
+                watch.config.order_entry.connections_max, watch.sessions()),
+            matcher=self._matcher(bad), journal=self._journal(bad), feed=self._feed(bad),
+            api=ApiHealth("ok" if watch.api else "off",
+                          watch.api.connection_count if watch.api else 0),
+            loop=self._loop(bad), redis=off, postgres=off, sqlite=off)
+        return Health(
+            "degraded" if failed else "healthy", watch.serving(), parts.redis.state,
+            parts.postgres.state, parts.sqlite.state, watch.config.venue.name, __version__,
+            watch.journal.committed_seq, watch.uptime_s, clock.now_ns(),
+            [check.message for check in failed], parts)
+
+    def _matcher(self, bad: set[str]) -> MatcherHealth:
+        watch = self._watch
+        commands = watch.queues[0]
+        return MatcherHealth(_state("matcher", bad), watch.matcher.next_seq - 1,
+                             watch.matcher.resting_orders, commands.weight_units,
+                             commands.limit_units)
+
+    def _journal(self, bad: set[str]) -> JournalHealth:
+        watch = self._watch
+        journal, last = watch.journal, watch.metrics.get("commit")
+        return JournalHealth(
+            _state("journal", bad), watch.config.journal.sync, journal.committed_seq,
+            journal.synced_seq, watch.matcher.next_seq - 1 - journal.committed_seq,
+            _ms(last.last) if isinstance(last, Histogram) else 0.0,
+            _ms(watch.recent.spread("commit").quantile(0.99)), watch.disk_free_bytes)
+
+    def _feed(self, bad: set[str]) -> FeedHealth:
+        watch = self._watch
+        limit = watch.config.feed.clients_max
+        if watch.feed is None:
+            return FeedHealth("off", 0, limit, 0)
+        stats = watch.feed.stats()
+        return FeedHealth(_state("feed", bad), stats["active_connections"], limit,
+                          stats["clients_dropped"])
+
+    def _loop(self, bad: set[str]) -> LoopHealth:
+        lag = self._watch.recent.spread("loop_lag")
+        return LoopHealth(_state("loop", bad), _ms(lag.quantile(0.99)), _ms(lag.quantile(1.0)))
+
+    # -- routes --------------------------------------------------------------------------------
+
+    def routes(self) -> list[Route]:
+        """`/health` and its two short forms."""
+        return [
+            _route("/health", self.health, Health, "The state of the venue and its parts",
+                   "Always 200 while the process answers. `degraded` says that a check failed and "
+                   "`reasons` which; the venue trades on."),
+            _route("/health/live", self.live, Alive, "Whether the process answers"),
+            _route("/health/ready", self.ready, Ready, "Whether orders are taken",
+                   "503 while the venue starts or stops.", (503,)),
+        ]
+
+    async def health(self, call: Call) -> Reply:
+        """`GET /health`."""
+        now_ns = clock.monotonic_ns()
+        if now_ns - self._made_ns >= KEEP_NS:
+            self._reply = json_reply(self.report())
+            self._made_ns = now_ns
+        return Reply(200, self._reply.body)
+
+    async def live(self, call: Call) -> Reply:
+        """`GET /health/live`."""
+        return Reply(200, self._alive)
+
+    async def ready(self, call: Call) -> Reply:
+        """`GET /health/ready`. Raises ApiError 503 when orders are not taken."""
+        report = self.report()
+        if not report.ready:
+            raise ApiError(503, "not_ready", "the venue starts or stops: it takes no orders now",
+                           headers=((b"retry-after", b"1"),))
+        return json_reply(Ready(True, report.status, report.reasons))
+
+
+def _route(path: str, handler: Handler, answer: type[msgspec.Struct], summary: str,
+           description: str = "", errors: tuple[int, ...] = ()) -> Route:
+    return Route(method="GET", path=path, handler=handler, answer=answer, summary=summary,
+                 description=description, errors=errors, access=Access.PUBLIC, tag="Operations")
+
+
+def _queue_check(queue: QueueView) -> Check:
+    parts = {"commands": "matcher", "events": "journal", "reports": "order_entry"}
+    return _check(parts.get(queue.name, "feed"), f"queue_{queue.name}", queue.weight_units,
+                  QUEUE_PART * queue.limit_units, "units",
+                  f"{{value:.0f}} of {queue.limit_units} units wait in the queue of {queue.name}")
+
+
+def _check(part: str, name: str, value: float, limit: float, unit: str, message: str) -> Check:
+    return Check(part, name, value < limit, round(value, 3), round(limit, 3), unit,
+                 message.format(value=value, limit=limit))
+
+
+def _state(part: str, bad: set[str]) -> State:
+    return "degraded" if part in bad else "ok"
+
+
+def _ms(value_ns: float) -> float:
+    return round(value_ns / clock.NS_PER_MS, 3)
