@@ -29,8 +29,6 @@ cdef enum:
     REJECTED = 3
     REASON_REPLACED = 82        # "R": OUCH has no letter for it
     CLIENT_ID_MAX = 36
-    # Changes of one account that wait for their reader; beyond that it reads the log.
-    CHANGES_MAX = 65536
     ORDER_CHANGED = 0
     EXECUTED = 1
     ACCOUNTS_MAX = 1 << 20
@@ -298,6 +296,7 @@ _NO_CODES = {}
 
 Change = tuple[int, str, dict]
 Trade = tuple[int, int, int, str, int, int]
+OwnFill = tuple[int, int, int, int, int, int, int, int, bool]
 
 
 # ---- the ledger ---------------------------------------------------------------------------------
@@ -305,11 +304,13 @@ Trade = tuple[int, int, int, str, int, int]
 cdef class Ledger:
     """Orders and own fills of active accounts. One owner at a time.
 
-    `orders_kept` bounds the dead orders of each account, and twice that its fills. `reject_codes`
-    and `cancel_codes` give the words for reasons (by number, by OUCH's letter).
+    `orders_kept` bounds the dead orders of each account, and twice that its fills; `changes_max`
+    what waits for the reader of a watched account. `reject_codes` and `cancel_codes` give the
+    words for reasons (by number, by OUCH's letter).
     """
     cdef public uint64_t applied_seq
     cdef uint32_t orders_kept
+    cdef uint32_t changes_max
     cdef object _reject_codes
     cdef object _cancel_codes
     cdef dict _symbols
@@ -337,11 +338,12 @@ cdef class Ledger:
         table_init(&self.by_account, 64)
 
     def __init__(self, uint64_t applied_seq=0, uint32_t orders_kept=100_000, reject_codes=None,
-                 cancel_codes=None):
+                 cancel_codes=None, uint32_t changes_max=65536):
         if orders_kept < 1:
             raise ValueError("a ledger keeps at least one dead order")
         self.applied_seq = applied_seq
         self.orders_kept = orders_kept
+        self.changes_max = changes_max
         self._reject_codes = reject_codes if reject_codes is not None else _NO_CODES
         self._cancel_codes = cancel_codes if cancel_codes is not None else _NO_CODES
         self._symbols = {}
@@ -425,6 +427,10 @@ cdef class Ledger:
         """Whether what is kept of the account is durable and may be shown."""
         cdef uint32_t slot = table_find(&self.by_account, account_id)
         return slot != 0 and self.accounts[slot].from_seq <= self.applied_seq
+
+    def activated_at(self, uint32_t account_id):
+        """The seq of the orders that the account was activated with. KeyError: not active."""
+        return self.accounts[self._active(account_id)].from_seq
 
     def accounts_active(self):
         """Ids of the active accounts."""
@@ -814,7 +820,7 @@ cdef class Ledger:
         cdef uint32_t capacity = account.change_capacity
         if account.lost:
             return NULL
-        if account.change_count >= CHANGES_MAX:
+        if account.change_count >= self.changes_max:
             self._forget_changes(account)
             account.lost = True
             return NULL
@@ -927,57 +933,30 @@ cdef class Ledger:
         if slot:
             (<Row *>slab_at(&self.rows, slot)).time_ns = time_ns
 
-    def fill_in(self, uint32_t account_id, EventBatch batch not None, dict earlier not None):
-        """Take the fills of the account's orders from before its activation out of old events.
-
-        To be called with the events up to the seq of the activation, in order, once. `earlier`
-        leads from orders that were replaced before to the live one of their chain. KeyError: not
-        active.
-        """
+    def add_earlier(self, uint32_t account_id, list fills not None):
+        """Take fills of the account's orders from before its activation, as `own_fills` gives
+        them, in order of their match; once. KeyError: not active."""
         cdef uint32_t account = self._active(account_id)
-        cdef uint32_t slot
-        cdef Table aliases
-        table_init(&aliases, 64)
-        for earlier_id, order_id in earlier.items():
-            slot = table_find(&self.by_id, order_id)
-            if slot:
-                table_put(&aliases, earlier_id, slot)
-        with nogil:
-            self._fill_in(account, batch.units.data, batch.units.count, batch.first_seq, &aliases)
-        free(aliases.cells)
-
-    cdef void _fill_in(self, uint32_t account, const Event *units, size_t count,
-                       uint64_t seq, const Table *aliases) noexcept nogil:
-        cdef size_t position = 0
-        cdef const Fill *fill
-        cdef uint32_t account_id = self.accounts[account].account_id
-        while position < count and seq <= self.accounts[account].from_seq:
-            if units[position].kind == EV_FILL:
-                fill = <const Fill *>&units[position]
-                if fill.taker_account_id == account_id:
-                    self._earlier(account, fill, fill.taker_order_id, seq, False, aliases)
-                if fill.maker_account_id == account_id:
-                    self._earlier(account, fill, fill.maker_order_id, seq, True, aliases)
-            position += 1 + <size_t>units[position].ext_count
-            seq += 1
-
-    cdef void _earlier(self, uint32_t account, const Fill *fill, uint64_t order_id, uint64_t seq,
-                       bint maker, const Table *aliases) noexcept nogil:
-        cdef uint32_t slot = table_find(&self.by_id, order_id)
+        cdef uint32_t slot, own
+        cdef Fill fill
         cdef Row row
-        cdef uint32_t own
-        if slot == 0:
-            slot = table_find(aliases, order_id)
-        if slot == 0 or (<Row *>slab_at(&self.rows, slot)).account != account:
-            return
+        cdef bint maker
+        memset(&fill, 0, sizeof(fill))
         memset(&row, 0, sizeof(row))
-        row.chain = (<Row *>slab_at(&self.rows, slot)).chain
-        row.instrument_id = fill.instrument_id
-        row.side = fill.taker_side
-        if maker:
-            row.side = c'S' if side_is_buy(fill.taker_side) else c'B'
-        own = self._new_own(&row, fill, seq, maker)
-        self._add_earlier(own, account)
+        for match, order_id, live_id, time_ns, lots, price, instrument_id, side, maker in fills:
+            slot = table_find(&self.by_id, live_id)
+            if slot == 0 or (<Row *>slab_at(&self.rows, slot)).account != account \
+                    or match > self.accounts[account].from_seq:
+                continue
+            row.chain = (<Row *>slab_at(&self.rows, slot)).chain
+            row.instrument_id = instrument_id
+            row.side = side
+            fill.taker_order_id = fill.maker_order_id = order_id
+            fill.time_ns = time_ns
+            fill.quantity_lots = lots
+            fill.price_units = price
+            own = self._new_own(&row, &fill, match, maker)
+            self._add_earlier(own, account)
 
     # -- questions -------------------------------
 
@@ -1386,6 +1365,32 @@ def trades_of(EventBatch batch not None, uint16_t instrument_id, uint64_t from_s
         if fill.kind == EV_FILL and fill.instrument_id == instrument_id and seq > from_seq:
             found.append((seq, fill.price_units, fill.quantity_lots,
                           "B" if side_is_buy(fill.taker_side) else "S", fill.time_ns, seq))
+        position += 1 + <size_t>fill.ext_count
+        seq += 1
+    return found
+
+
+def own_fills(EventBatch batch not None, uint32_t account_id, dict live_ids not None):
+    """Fills of the account's orders in a batch, for `Ledger.add_earlier`. `live_ids` leads from an
+    order's id to the live one of its chain (itself, if it was not replaced); others are left out.
+    """
+    cdef size_t position = 0
+    cdef uint64_t seq = batch.first_seq
+    cdef const Fill *fill
+    cdef uint8_t other
+    found = []
+    while position < batch.units.count:
+        fill = <const Fill *>&batch.units.data[position]
+        if fill.kind == EV_FILL:
+            other = c'S' if side_is_buy(fill.taker_side) else c'B'
+            if fill.taker_account_id == account_id and fill.taker_order_id in live_ids:
+                found.append((seq, fill.taker_order_id, live_ids[fill.taker_order_id],
+                              fill.time_ns, fill.quantity_lots, fill.price_units,
+                              fill.instrument_id, fill.taker_side, False))
+            if fill.maker_account_id == account_id and fill.maker_order_id in live_ids:
+                found.append((seq, fill.maker_order_id, live_ids[fill.maker_order_id],
+                              fill.time_ns, fill.quantity_lots, fill.price_units,
+                              fill.instrument_id, other, True))
         position += 1 + <size_t>fill.ext_count
         seq += 1
     return found

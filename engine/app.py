@@ -88,7 +88,7 @@ class App:
 
         # 4b. Market: the same events become books, trades and orders for whoever reads them.
         self.seen: BatchQueue[EventBatch] = BatchQueue("market", config.queues.market_units)
-        self.market = Market(self.seen, self.matcher, settings.instruments, config)
+        self.market = Market(self.seen, self.matcher, settings.instruments, config, journal)
 
         # 5. The gateway: who calls over HTTP, and what is answered. Its server comes last.
         self.auth = Auth(config.api, settings.accounts,

@@ -44,6 +44,10 @@ class JournalError(EngineError):
     """The journal cannot be written or read as it should."""
 
 
+class NotKeptError(JournalError):
+    """What was asked for is so long ago that it is not kept, or not to be had in bounded time."""
+
+
 class DiskError(JournalError):
     """A write or a sync failed: nothing more may be acknowledged."""
 

@@ -112,6 +112,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         await app.close_http()
         await _cancel([*timers, *stages])
         await app.door.shut("the venue stops")
+        app.market.close()
     app.journal.close(app.matcher)
     logger.info("stopped", seq=app.matcher.next_seq - 1)
 

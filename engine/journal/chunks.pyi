@@ -10,6 +10,7 @@ class ChunkIndex:
     generation_seq: int
     rolls: int
     definitions: int
+    def place_of(self, seq: int) -> tuple[int, int] | None: ...
     @property
     def room_units(self) -> int: ...
     @property

@@ -248,6 +248,22 @@ cdef class ChunkIndex:
             index = entry.older_entry
         return None
 
+    def place_of(self, uint64_t seq):
+        """(offset in the segment, first seq) of the chunk that holds this seq, or would; None when
+        the segment begins later."""
+        cdef uint32_t low = 0
+        cdef uint32_t high = self.chunk_count
+        cdef uint32_t middle
+        while low < high:
+            middle = (low + high) // 2
+            if self.chunks[middle].first_seq <= seq:
+                low = middle + 1
+            else:
+                high = middle
+        if low == 0:
+            return None
+        return self.chunks[low - 1].offset_bytes, self.chunks[low - 1].first_seq
+
     @property
     def room_units(self):
         """Units of whole blocks after which the next chunk begins: what may be added as one

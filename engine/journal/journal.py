@@ -26,6 +26,7 @@ from engine.errors import DiskError
 from engine.journal.commit import Group, LogWriter
 from engine.journal.identity import session_id
 from engine.journal.memory import MemoryLog
+from engine.journal.past import FilePast
 from engine.journal.recovery import State, recover, write_index
 from engine.journal.segment import (
     FOLDER,
@@ -155,6 +156,7 @@ class Journal:
         self._learner = Streams(self._names)
         self._streams = StreamReader(storage, self.index, self.log_id, self._names, self._end_of,
                                      self._note)
+        self.past = FilePast(storage, self.index, self.log_id, load_matcher)
         self.snapshots = Snapshotter(storage, state.log_id, 1 + self._config.snapshots_kept,
                                       state.snapshot_seq, self._note, self._snapshot_written)
         self._running = False

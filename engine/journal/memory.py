@@ -16,6 +16,7 @@ from cython_core.stream import Streams, WireNames, encode_account
 from engine.journal.chunks import ChunkIndex
 from engine.journal.identity import session_id
 from engine.journal.index import ReplayUnavailable
+from engine.journal.past import MemoryPast
 from engine.journal.segment import UNIT_BYTES
 from engine.queues import BatchQueue
 
@@ -63,6 +64,7 @@ class MemoryLog:
         self._names = WireNames()
         self._learner = Streams(self._names)
         self._parts: deque[_Part] = deque([_Part({})])
+        self.past = MemoryPast(self.batches)
 
     def session_id(self, generation: int) -> str:
         """The name of a generation's session, 10 characters."""
@@ -101,6 +103,10 @@ class MemoryLog:
     def _forget(self, parts: int) -> None:
         for _ in range(parts):
             self._units -= self._parts.popleft().units
+
+    def batches(self) -> list[EventBatch]:
+        """What is kept, oldest first. May be called in a thread."""
+        return [batch for part in list(self._parts) for batch in list(part.batches)]
 
     def can_read(self, account_id: int, from_number: int) -> bool:
         """Whether the account's stream is still kept from this number on."""

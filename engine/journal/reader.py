@@ -118,6 +118,7 @@ class LogWalk:
         self.ending: Ending | None = None
         self.blocks_bytes = 0
         self.run_units = RUN_UNITS
+        self.window_bytes = WINDOW_BYTES
 
     @property
     def blocks(self) -> int:
@@ -162,11 +163,11 @@ class LogWalk:
         walker, size = self._walker, file.size()
         if self._until and self._segment == self._until.segment:
             size = min(size, self._until.offset)
-        data, base, want = b"", self._offset, WINDOW_BYTES
+        data, base, want = b"", self._offset, self.window_bytes
         while True:
             if not data:
                 base = self._offset
-                data = file.pread(max(min(max(want, WINDOW_BYTES), size - base), 0), base)
+                data = file.pread(max(min(max(want, self.window_bytes), size - base), 0), base)
             start, batch = self._offset, EventBatch()
             self._offset = base + walker.take(data, start - base, self.run_units, batch)
             self.blocks_bytes += self._offset - start

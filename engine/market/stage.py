@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cython_core.depth import Books
 from cython_core.event import EventBatch
@@ -19,10 +19,14 @@ from cython_core.matcher import Matcher
 from cython_core.model import Kind
 from cython_core.record import last_time_ns
 from cython_core.tape import Tape
+from engine import log
 from engine.config import Config
+from engine.errors import JournalError
 from engine.instruments import Instrument
+from engine.market.history import History, Past
 from engine.market.leases import EVERY_LEVEL, Lease, Shelf
 from engine.market.reasons import CANCEL_CODES, REJECT_CODES
+from engine.market.resume import Resume
 from engine.queues import BatchQueue
 
 Listener = Callable[[], None]
@@ -35,6 +39,25 @@ class Status(NamedTuple):
     state: str
     reason: str
     seq: int
+
+
+class Log(Protocol):
+    """The journal, as far as this stage knows it."""
+
+    log_id: bytes
+
+    @property
+    def incarnation(self) -> int:
+        """One more for each time that a tail was cut."""
+
+    @property
+    def past(self) -> Past:
+        """What it lets threads read."""
+
+
+def scales(instrument: Instrument) -> tuple[int, int, int]:
+    """What texts of an instrument need: price decimals, quantity decimals, lot."""
+    return instrument.price_decimals, instrument.quantity_decimals, instrument.lot_size
 
 
 class Watch:
@@ -67,7 +90,7 @@ class Market:
     """The read model. One per venue; belongs to the loop's thread."""
 
     def __init__(self, committed: BatchQueue[EventBatch], matcher: Matcher,
-                 instruments: Iterable[Instrument], config: Config) -> None:
+                 instruments: Iterable[Instrument], config: Config, journal: Log) -> None:
         self._committed = committed
         self._matcher = matcher
         self.applied_seq = matcher.next_seq - 1
@@ -89,13 +112,26 @@ class Market:
                                   feed.books_idle_ms, self.reached)
         self.tape = Tape(self.applied_seq, feed.trades_kept, feed.candles_kept)
         self.ledger = Ledger(self.applied_seq, config.api.orders_kept, REJECT_CODES, CANCEL_CODES)
+        self._orders_kept = config.api.orders_kept
         self._watched: set[int] = set()
+        self._activated: set[int] = set()
+        self._activations: dict[int, asyncio.Task[None]] = {}
 
         # Symbols and decimals: those of the log, then those of the file, which the log takes
         # over before the venue listens.
         self.instruments: dict[int, Instrument] = {}
         self._statuses: dict[int, Status] = {}
         self._define_all(instruments)
+
+        # What was: the log. Positions of readers are good for one log and incarnation.
+        self.log_name = f"{journal.log_id.hex()}-{journal.incarnation}"
+        self.history = History(journal.past, self.make_ledger, self.make_books,
+                               feed.warm_events_max)
+        self.resume = Resume(self.history)
+
+    def close(self) -> None:
+        """Answer no more questions about the past."""
+        self.history.close()
 
     def _define_all(self, instruments: Iterable[Instrument]) -> None:
         known = self._matcher.instruments()
@@ -114,10 +150,23 @@ class Market:
         """Take an instrument's names and scales, for texts."""
         self.instruments[instrument.id] = instrument
         self._statuses.setdefault(instrument.id, Status("trading", "", self.applied_seq))
-        scales = (instrument.price_decimals, instrument.quantity_decimals, instrument.lot_size)
-        self.books.define(instrument.id, *scales, instrument.tick_units)
-        self.order_books.define(instrument.id, *scales, instrument.tick_units)
-        self.ledger.define(instrument.id, instrument.symbol, *scales)
+        for books in (self.books, self.order_books):
+            books.define(instrument.id, *scales(instrument), instrument.tick_units)
+        self.ledger.define(instrument.id, instrument.symbol, *scales(instrument))
+
+    def make_ledger(self, seq: int) -> Ledger:
+        """An empty ledger behind `seq` that knows the instruments and keeps every change."""
+        ledger = Ledger(seq, self._orders_kept, REJECT_CODES, CANCEL_CODES, 2**32 - 1)
+        for instrument in self.instruments.values():
+            ledger.define(instrument.id, instrument.symbol, *scales(instrument))
+        return ledger
+
+    def make_books(self, seq: int) -> Books:
+        """Books behind `seq`, none open, that know the instruments."""
+        books = Books(seq)
+        for instrument in self.instruments.values():
+            books.define(instrument.id, *scales(instrument), instrument.tick_units)
+        return books
 
     # -- the stage ---------------------------------------------------------------------------
 
@@ -219,17 +268,32 @@ class Market:
     # -- orders of accounts ------------------------------------------------------------------
 
     async def use_account(self, account_id: int) -> Ledger:
-        """The ledger, as soon as it knows this account's orders: from now on it keeps them. The
-        first call for an account reads its live orders from the matcher and returns when these
-        are durable; later calls return at once."""
-        if not self.ledger.is_active(account_id):
-            self._activate(account_id)
-        while not self.ledger.ready(account_id):
-            await self.reached(self.applied_seq + 1)
+        """The ledger, as soon as it knows this account's orders: from now on it keeps them.
+
+        The first call for an account takes its live orders from the matcher, waits until they are
+        durable, and looks their times and fills up in the log; later calls return at once.
+        """
+        if account_id not in self._activated:
+            task = self._activations.get(account_id)
+            if task is None:
+                task = asyncio.ensure_future(self._activate(account_id))
+                self._activations[account_id] = task
+            # Who stops waiting must not take the orders from others that wait.
+            await asyncio.shield(task)
         return self.ledger
 
-    def _activate(self, account_id: int) -> None:
-        self.ledger.activate(account_id, self._matcher.export_orders(), self._matcher.next_seq - 1)
+    async def _activate(self, account_id: int) -> None:
+        seq = self._matcher.next_seq - 1
+        self.ledger.activate(account_id, self._matcher.export_orders(), seq)
+        try:
+            await self.reached(seq)
+            await self.history.complete(self.ledger, account_id, seq)
+        except JournalError as error:
+            log.get("market").warning("orders are shown without what the log says of them",
+                                      account=account_id, reason=str(error))
+        finally:
+            del self._activations[account_id]
+        self._activated.add(account_id)
 
     async def watch(self, account_id: int) -> Watch:
         """The changes of an account behind `watch.from_seq`, for its one reader.
