@@ -19,6 +19,8 @@ from engine.api.auth import Auth, demo_account
 from engine.api.gateway import Gateway
 from engine.api.keys import KeyFile
 from engine.api.operations import Operations
+from engine.api.reads import ReadRoutes
+from engine.api.terms import Instruments
 from engine.api.venue import Clients, VenueRoutes
 from engine.api.watch import Watch
 from engine.config import Settings
@@ -108,7 +110,9 @@ class App:
 
     def _add_routes(self) -> None:
         """Everything that the gateway answers; the OpenAPI document is made from the same."""
+        instruments = Instruments(self.settings.instruments)
         self.gateway.add(AccountRoutes(self.settings.accounts, self.matcher).routes())
+        self.gateway.add(ReadRoutes(self.market, instruments).routes())
         self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
                                      lambda: self.matcher.counters, self._clients).routes())
         self.gateway.add(self.operations.routes())

@@ -43,7 +43,7 @@ ANONYMOUS = Identity(0, "", Access.PUBLIC, "")
 
 class Call(msgspec.Struct, gc=False):
     """One request, checked: `query` and `body` are of the route's types (an empty dict and None
-    without), `path` has the values of the path's names."""
+    without; no body at all is an empty object), `path` has the values of the path's names."""
 
     identity: Identity
     path: Mapping[str, str]

@@ -211,7 +211,6 @@ class OwnTrade(msgspec.Struct):
     quantity: str
     liquidity: Literal["maker", "taker"]
     time: int
-    seq: int
 
 
 class OwnTrades(msgspec.Struct):
