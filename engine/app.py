@@ -16,6 +16,7 @@ from cython_core.stream import Streams, WireNames
 from engine import clock
 from engine.api.account import AccountRoutes
 from engine.api.auth import Auth, demo_account
+from engine.api.docs import DocsDesk
 from engine.api.gateway import Gateway
 from engine.api.keys import KeyFile
 from engine.api.operations import Operations
@@ -116,12 +117,15 @@ class App:
         self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
                                      lambda: self.matcher.counters, self._clients).routes())
         self.gateway.add(self.operations.routes())
+        self.gateway.add(DocsDesk(lambda: self.gateway.routes,
+                                  lambda: self.auth.demo is not None).routes())
         self.operations.benchmark.use_routes(self.gateway.routes)
 
     def _watch(self) -> Watch:
         """What the operator's routes look at."""
+        queues = (self.commands, self.events, self.committed, self.seen)
         return Watch(self.settings.config, self.metrics, self.matcher, self.journal, self.door,
-                     self.registry.live_count, (self.commands, self.events, self.committed),
+                     self.registry.live_count, queues,
                      lambda: self.door.listening and not self.commands.closed)
 
     def _clients(self) -> Clients:

@@ -15,10 +15,10 @@ import msgspec
 from engine.api.route import Access, ApiError, Call, Reply, Route
 
 # Scripts are modules: they may load and connect to nothing but this venue.
-_POLICY = (b"content-security-policy",
+POLICY = (b"content-security-policy",
            b"default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
            b"connect-src 'self' ws: wss:; frame-ancestors 'none'")
-_NO_SNIFF = (b"x-content-type-options", b"nosniff")
+NO_SNIFF = (b"x-content-type-options", b"nosniff")
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".json": "application/json",
           ".map": "application/json", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 
@@ -51,7 +51,7 @@ class Folder:
     def reply(self, name: str, call: Call) -> Reply:
         """The file, or 304 when the caller has it. Raises ApiError 404."""
         file = self._files.get(name) or self._read(name)
-        headers = ((b"etag", file.tag), (b"cache-control", b"no-cache"), _POLICY, _NO_SNIFF)
+        headers = ((b"etag", file.tag), (b"cache-control", b"no-cache"), POLICY, NO_SNIFF)
         for header, value in call.headers:
             if header == b"if-none-match" and file.tag in value:
                 return Reply(304, b"", file.content_type, headers)

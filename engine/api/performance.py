@@ -124,14 +124,23 @@ class Status(msgspec.Struct, frozen=True):
     queues: list[QueueStatus]
 
 
-class HistogramFigures(msgspec.Struct, frozen=True):
-    """One histogram, since the start and in the last minute."""
+class TimeFigures(msgspec.Struct, frozen=True):
+    """One histogram of times, since the start and in the last minute."""
+
+    name: str
+    labels: dict[str, str]
+    since_start: Timing
+    last_minute: Timing
+
+
+class SizeFigures(msgspec.Struct, frozen=True):
+    """One histogram of sizes, since the start and in the last minute."""
 
     name: str
     labels: dict[str, str]
     unit: str
-    since_start: Timing | Size
-    last_minute: Timing | Size
+    since_start: Size
+    last_minute: Size
 
 
 class MetricFigures(msgspec.Struct, frozen=True):
@@ -141,7 +150,8 @@ class MetricFigures(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     gauges: dict[str, int]
     rates: dict[str, float]
-    histograms: list[HistogramFigures]
+    times: list[TimeFigures]
+    sizes: list[SizeFigures]
 
 
 class HealthChecks(msgspec.Struct, frozen=True):
@@ -236,12 +246,17 @@ class PerformanceDesk:
         gauges = {key: value for key, value in watch.metrics.snapshot().items()
                   if key not in counters}
         rates = {key: round(rate, 3) for key, rate in watch.recent.rates().items() if rate}
-        histograms = [HistogramFigures(
-            published_name(metric), dict(metric.labels), "ms" if metric.unit == "ns"
-            else metric.unit, _figures(metric, metric.spread()),
-            _figures(metric, watch.recent.spread(metric.key)))
-            for metric in watch.metrics if isinstance(metric, Histogram)]
-        return json_reply(MetricFigures(counters, gauges, rates, histograms))
+        times, sizes = [], []
+        for metric in watch.metrics:
+            if not isinstance(metric, Histogram):
+                continue
+            name, labels = published_name(metric), dict(metric.labels)
+            whole, minute = metric.spread(), watch.recent.spread(metric.key)
+            if metric.unit == "ns":
+                times.append(TimeFigures(name, labels, timing(whole), timing(minute)))
+            else:
+                sizes.append(SizeFigures(name, labels, metric.unit, _size(whole), _size(minute)))
+        return json_reply(MetricFigures(counters, gauges, rates, times, sizes))
 
     async def health(self, call: Call) -> Reply:
         """`GET .../health`."""
@@ -290,9 +305,7 @@ def timing(spread: Spread) -> Timing:
         _ms(spread.quantile(part)) for part in (0.5, 0.9, 0.99, 0.999)))
 
 
-def _figures(metric: Histogram, spread: Spread) -> Timing | Size:
-    if metric.unit == "ns":
-        return timing(spread)
+def _size(spread: Spread) -> Size:
     return Size(spread.count, round(spread.mean, 3), *(
         spread.quantile(part) for part in (0.5, 0.9, 0.99, 0.999)))
 
