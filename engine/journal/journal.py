@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from cython_core.stream import Streams, WireNames
 from engine import clock, log
 from engine.config import Config
 from engine.errors import DiskError
+from engine.journal import beside
 from engine.journal.commit import Group, LogWriter
 from engine.journal.identity import session_id
 from engine.journal.memory import MemoryLog
@@ -468,6 +469,18 @@ class Journal:
                     await asyncio.to_thread(oldest_segment_needed, self._storage))
         if await asyncio.to_thread(remove_segments, self._storage, first):
             self.index.forget_before(first)
+
+    def keep_beside(self, maker: beside.Maker) -> None:
+        """Have what `maker` makes kept beside every snapshot from now on."""
+        self.snapshots.maker = maker
+
+    def kept_beside(self) -> Iterator[bytes]:
+        """What was kept beside snapshots of this log, the newest first; only good ones."""
+        for kept in beside.read_all(self._storage, self.log_id, self._note):
+            # Events that were cut since may have become others, under a higher incarnation.
+            if (kept.seq <= self.committed_seq
+                    and self.past.incarnation_at(kept.seq) <= kept.incarnation):
+                yield kept.data
 
     # -- the end -----------------------------------------------------------------------------
 

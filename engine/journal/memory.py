@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from cython_core.event import EventBatch
@@ -146,6 +147,13 @@ class MemoryLog:
     def maybe_snapshot(self, matcher: Matcher) -> bool:
         """There are no snapshots."""
         return False
+
+    def keep_beside(self, maker: Callable[[], bytes]) -> None:
+        """There are no snapshots."""
+
+    def kept_beside(self) -> Iterator[bytes]:
+        """Nothing was kept."""
+        return iter(())
 
     def close(self, matcher: Matcher) -> None:
         """There is nothing to keep."""

@@ -80,6 +80,16 @@ class FilePast:
                 replay_until(matcher, batch, seq)
         return matcher, matcher.next_seq - 1
 
+    def incarnation_at(self, seq: int) -> int:
+        """The incarnation of the log in which the committed event `seq` was written. Raises
+        NotKeptError, JournalError."""
+        walk = LogWalk(self._storage, self._cursor(seq))
+        walk.window_bytes = LOOKUP_BYTES
+        for run in walk.runs(1):
+            if run.batch.first_seq + run.batch.event_count > seq:
+                return walk.cursor().incarnation
+        raise JournalError(f"the log ends before seq {seq}")
+
     # -- places ------------------------------------------------------------------------------
 
     def _walk(self, cursor: Cursor, to_seq: int, window_bytes: int,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cython_core import record
 from cython_core.model import MATCHER_SEMANTICS_VERSION
+from engine.journal import beside
 from engine.journal.index import StreamIndex
 from engine.journal.reader import Cursor
 from engine.journal.storage import File, Storage
@@ -168,17 +169,24 @@ def oldest_segment_needed(storage: Storage) -> int:
 
 
 def remove_old(storage: Storage, keep: int) -> None:
-    """Remove all but the newest `keep` snapshots, and unfinished ones. Raises OSError."""
+    """Remove all but the newest `keep` snapshots with what is beside them, and unfinished ones.
+    Raises OSError."""
     for name in storage.list(FOLDER):
         if name.endswith(".tmp"):
             storage.unlink(f"{FOLDER}/{name}")
-    for seq in snapshot_seqs(storage)[keep:]:
+    seqs = snapshot_seqs(storage)
+    for seq in seqs[keep:]:
         storage.unlink(snapshot_name(seq))
+    for seq in beside.seqs(storage):
+        if seq not in seqs[:keep]:
+            storage.unlink(beside.name_of(seq))
 
 
 def fork_snapshot(storage: Storage, name: str, matcher: Saves, index: StreamIndex,
-                  cursor: Cursor, log_id: bytes) -> int:
+                  cursor: Cursor, log_id: bytes, maker: beside.Maker | None = None) -> int:
     """Fork a child that writes the snapshot; returns its process id. Raises OSError.
+
+    `maker` makes what is kept beside it; the snapshot is good without.
 
     The child keeps no socket and no lock of the venue open, ends when its parent does, and exits
     with 0 when the file is on disk.
@@ -194,4 +202,6 @@ def fork_snapshot(storage: Storage, name: str, matcher: Saves, index: StreamInde
             os.nice(5)
             write_snapshot(storage, name, matcher, index, cursor, log_id)
             status = 0
+            if maker is not None:
+                beside.write(storage, matcher.next_seq - 1, log_id, cursor.incarnation, maker())
     os._exit(status)

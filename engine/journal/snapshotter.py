@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from engine import clock
+from engine.journal import beside
 from engine.journal.index import StreamIndex
 from engine.journal.reader import Cursor
 from engine.journal.snapshot import (
@@ -34,6 +35,8 @@ class Snapshotter:
                  note: Callable[[str], None], written: Callable[[], None]) -> None:
         self._storage, self._log_id, self._keep = storage, log_id, keep
         self._note, self._on_written = note, written
+        # Makes what is kept beside each snapshot; None for nothing.
+        self.maker: beside.Maker | None = None
         # The newest snapshot that was begun, and the newest that is in place.
         self.begun_seq = newest_seq
         self.newest_seq = newest_seq
@@ -67,16 +70,20 @@ class Snapshotter:
         try:
             if self._storage.forks:
                 self._child = fork_snapshot(self._storage, _unfinished(seq), matcher, index,
-                                            cursor, self._log_id)
+                                            cursor, self._log_id, self.maker)
             else:
-                write_snapshot(self._storage, _unfinished(seq), matcher, index, cursor,
-                               self._log_id)
+                self._write(seq, matcher, index, cursor)
                 self._written_seq = seq
         except OSError as error:
             self._note(f"snapshot {seq} failed: {error.strerror}")
         self.pause_ns = clock.monotonic_ns() - started_ns
         if self._child:
             self._watch()
+
+    def _write(self, seq: int, matcher: Saves, index: StreamIndex, cursor: Cursor) -> None:
+        write_snapshot(self._storage, _unfinished(seq), matcher, index, cursor, self._log_id)
+        if self.maker is not None:
+            beside.write(self._storage, seq, self._log_id, cursor.incarnation, self.maker())
 
     def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -110,6 +117,7 @@ class Snapshotter:
 
     def _place(self, seq: int) -> None:
         self._storage.rename(_unfinished(seq), snapshot_name(seq))
+        beside.place(self._storage, seq)
         self._storage.sync_folder(FOLDER)
         self.newest_seq = seq
         self.count += 1
@@ -121,8 +129,7 @@ class Snapshotter:
         self.stop()
         with self._lock:
             self.begun_seq = matcher.next_seq - 1
-            write_snapshot(self._storage, _unfinished(self.begun_seq), matcher, index, cursor,
-                           self._log_id)
+            self._write(self.begun_seq, matcher, index, cursor)
             self._place(self.begun_seq)
 
     def stop(self) -> None:

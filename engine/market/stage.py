@@ -9,7 +9,7 @@ now (books, tape, ledger), a call after each group of events (`listen`), and wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from cython_core.depth import Books
@@ -19,14 +19,15 @@ from cython_core.matcher import Matcher
 from cython_core.model import Kind
 from cython_core.record import last_time_ns
 from cython_core.tape import Tape
-from engine import log
-from engine.config import Config
+from engine import clock, log
+from engine.config import Config, FeedConfig
 from engine.errors import JournalError
 from engine.instruments import Instrument
 from engine.market.history import History, Past
 from engine.market.leases import EVERY_LEVEL, Lease, Shelf
 from engine.market.reasons import CANCEL_CODES, REJECT_CODES
 from engine.market.resume import Resume
+from engine.market.warm import pack, warm_tape
 from engine.queues import BatchQueue
 
 Listener = Callable[[], None]
@@ -53,6 +54,12 @@ class Log(Protocol):
     @property
     def past(self) -> Past:
         """What it lets threads read."""
+
+    def keep_beside(self, maker: Callable[[], bytes]) -> None:
+        """Keep what `maker` makes beside every snapshot."""
+
+    def kept_beside(self) -> Iterator[bytes]:
+        """What was kept, the newest first."""
 
 
 def scales(instrument: Instrument) -> tuple[int, int, int]:
@@ -110,7 +117,8 @@ class Market:
                             self.reached)
         self._order_shelf = Shelf(self.order_books, self._open_orders, self.order_books.close,
                                   feed.books_idle_ms, self.reached)
-        self.tape = Tape(self.applied_seq, feed.trades_kept, feed.candles_kept)
+        self.tape = self._warm_tape(journal, feed)
+        journal.keep_beside(lambda: pack(self.tape, feed.trades_kept, feed.candles_kept))
         self.ledger = Ledger(self.applied_seq, config.api.orders_kept, REJECT_CODES, CANCEL_CODES)
         self._orders_kept = config.api.orders_kept
         self._watched: set[int] = set()
@@ -128,6 +136,22 @@ class Market:
         self.history = History(journal.past, self.make_ledger, self.make_books,
                                feed.warm_events_max)
         self.resume = Resume(self.history)
+
+    def _warm_tape(self, journal: Log, feed: FeedConfig) -> Tape:
+        started_ns = clock.monotonic_ns()
+        try:
+            warm = warm_tape(journal.kept_beside(), journal.past, self.applied_seq,
+                             feed.trades_kept, feed.candles_kept, feed.warm_events_max)
+        except JournalError as error:
+            # Orders can be taken without them: what recovery needed of the log was good.
+            log.get("market").warning("trades and candles begin anew", reason=str(error))
+            return Tape(self.applied_seq, feed.trades_kept, feed.candles_kept)
+        if self.applied_seq:
+            log.get("market").info(
+                "trades and candles are there again", from_checkpoint=warm.from_checkpoint,
+                events=warm.events, events_left_out=warm.missing,
+                ms=(clock.monotonic_ns() - started_ns) // clock.NS_PER_MS)
+        return warm.tape
 
     def close(self) -> None:
         """Answer no more questions about the past."""
