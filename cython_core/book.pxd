@@ -39,7 +39,8 @@ cdef struct Book:
     uint32_t far_visits         # since the window moved
     uint32_t levels
     uint16_t instrument_id      # 0: not defined
-    uint8_t reserved[22]
+    uint8_t open                # defined, and not halted
+    uint8_t reserved[21]
 
 cdef inline uint32_t side_of(uint8_t side) noexcept nogil:
     """Row of a side: 0 for B, 1 for the three kinds of sell."""

@@ -23,4 +23,5 @@ cdef class Matcher:
     cdef void _finish(self, EventBatch events, uint64_t first, uint64_t time_ns) noexcept nogil
     cdef long long _compare(self, const Units *expected, EventBatch events, Units *scratch,
                             const char **trouble) noexcept nogil
+    cdef int _export_books(self, EventBatch batch, uint32_t number) except -1
     cdef int _export(self, EventBatch batch, uint32_t slot) except -1

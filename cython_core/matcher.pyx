@@ -22,7 +22,7 @@ from cython_core.errors import CoreError
 
 cdef enum:
     NUMBER_MAX = 0xFFFFFFFF     # the last user_ref_num there is
-    NO_REASON = 0x10000         # not an OUCH reason: those have 16 bits, and the door may give 0
+    NO_REASON = 0x10000         # not a reason: those have 16 bits, and the door may give 0
     ATTR_OF_MESSAGE = 0x13      # display and ISO: a Replace brings its own
     ATTR_OF_ORDER = 0xEC        # capacity and cross type: they stay
     WIDE_BUCKETS = 1 << 12      # buckets of the index from which on to fetch memory ahead
@@ -121,7 +121,7 @@ cdef inline void write_fill(Run *run, const Order *taker, const Order *maker,
 
 
 cdef void reject(Run *run, Account *account, const Event *command, uint32_t reason) noexcept nogil:
-    """Refuse a command as a whole, with an OUCH reason."""
+    """Refuse a command as a whole."""
     write_first(run, command, EV_REJECTED, reason | <uint64_t>command.kind << 16)
     count_message(account, command.source)
 
@@ -264,8 +264,8 @@ cdef inline uint32_t enter_reason(const Account *account, const Book *book, cons
     reason = door_reason(command)
     if reason != NO_REASON:
         return reason
-    if book.instrument_id == 0:
-        return REJECT_SYMBOL
+    if not book.open:
+        return REJECT_HALTED if book.instrument_id else REJECT_SYMBOL
     if command.quantity_lots == 0 or command.quantity_lots > book.quantity_max_lots:
         return REJECT_QUANTITY
     if not tick_from_price(book, command.price_units, tick) \
@@ -314,29 +314,44 @@ cdef inline bint change_of_side_is_allowed(uint8_t old, uint8_t new) noexcept no
     return new == 0 or new == old or (side_is_known(new) and new != c'B' and old != c'B')
 
 
-cdef bint replace_terms_are_valid(const Account *account, const Book *book, const Order *original,
-                                  const Event *command, const ExtOptions *options,
-                                  uint32_t *tick) noexcept nogil:
-    """Whether the new terms can stand; if not, the original is canceled."""
+cdef uint32_t replace_reason(const Account *account, const Book *book, const Order *original,
+                             const Event *command, const ExtOptions *options,
+                             uint32_t *tick) noexcept nogil:
+    """Why the new terms can't stand, or NO_REASON. By OUCH the original is canceled then."""
     cdef const ExtReplace *ext = <const ExtReplace *>&command[1]
     cdef uint64_t chain_lots = command.quantity_lots
     cdef uint64_t open_lots
-    if command.flags & FLAG_DOOR_REASON or not time_in_force_is_known(command.time_in_force):
-        return False
+    cdef uint32_t reason = 0
+    if command.flags & FLAG_DOOR_REASON:
+        return <uint32_t>command.order_id & 0xFFFF
+    if not time_in_force_is_known(command.time_in_force):
+        return REJECT_OTHER
     if chain_lots == 0 or chain_lots > book.quantity_max_lots \
             or chain_lots <= original.chain_done_lots:
-        return False
+        return REJECT_QUANTITY
     open_lots = chain_lots - original.chain_done_lots
     if not tick_from_price(book, command.price_units, tick) \
             and not price_is_market(command.price_units):
-        return False
+        return REJECT_PRICE
     if not change_of_side_is_allowed(original.side, ext.command_side):
-        return False
+        return REJECT_SIDE
     if options != NULL and options.present & 1 << 3 and options.min_quantity_lots and (
             command.time_in_force != c'3' or options.min_quantity_lots > open_lots):
-        return False
-    return not account.limited or limits_reason(
-        account, book, command.price_units, original.side, chain_lots, open_lots, False) == 0
+        return REJECT_MIN_QUANTITY
+    if account.limited:
+        reason = limits_reason(account, book, command.price_units, original.side, chain_lots,
+                               open_lots, False)
+    return reason if reason else NO_REASON
+
+
+cdef uint32_t no_entry_reason(const Account *account, const Book *book,
+                              const Event *command) noexcept nogil:
+    """Why neither new orders nor replaces are taken now, whatever their terms, or NO_REASON."""
+    if command.flags & FLAG_RATE_EXCEEDED:
+        return REJECT_RISK_MESSAGE_RATE
+    if account.entry_disabled:
+        return REJECT_FIRM
+    return NO_REASON if book.open else REJECT_HALTED
 
 
 cdef Event *write_replaced(Run *run, const Event *command, const Order *original,
@@ -379,9 +394,12 @@ cdef Event *write_replaced(Run *run, const Event *command, const Order *original
     return event
 
 
-cdef void replace_accepted(Run *run, Account *account, const Event *command, uint32_t original,
-                           const ExtOptions *options, uint32_t tick) noexcept nogil:
-    """The original leaves the book, the new order goes to it as if it were fresh."""
+cdef uint32_t replace_accepted(Run *run, Account *account, const Event *command, uint32_t original,
+                               const ExtOptions *options, uint32_t tick) noexcept nogil:
+    """The original leaves the book, the new order goes to it as if it were fresh.
+
+    Returns the slot that the new order has, if it rests.
+    """
     cdef State *state = run.state
     cdef uint32_t taker = pool_take(&state.pool)
     cdef Order *order = &state.pool.orders[taker]
@@ -396,6 +414,7 @@ cdef void replace_accepted(Run *run, Account *account, const Event *command, uin
     drop_order(state, original)
     execute(run, &state.books[order.instrument_id], taker, tick, command.client_order,
             &merged if merged.present else NULL)
+    return taker
 
 
 cdef bint replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
@@ -403,8 +422,7 @@ cdef bint replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
     cdef Account *account = &state.accounts[slot]
     cdef const ExtReplace *ext = <const ExtReplace *>&command[1]
     cdef uint32_t tick = 0
-    cdef uint32_t reason = NO_REASON
-    cdef uint32_t found
+    cdef uint32_t reason, found
     cdef const ExtOptions *options
     cdef Order *original
     INVARIANT(command.ext_count and ext.kind == EXT_REPLACE, "a replace names its original")
@@ -414,20 +432,18 @@ cdef bint replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
                        ext.orig_user_ref_num)
     if found == 0:
         return False
-    if command.flags & FLAG_RATE_EXCEEDED:
-        reason = REJECT_RISK_MESSAGE_RATE
-    elif account.entry_disabled:
-        reason = REJECT_FIRM
-    elif command.flags & FLAG_DOOR_REASON and command.flags & FLAG_UNSERVED:
+    original = &state.pool.orders[found]
+    reason = no_entry_reason(account, &state.books[original.instrument_id], command)
+    if reason == NO_REASON and command.flags & FLAG_DOOR_REASON \
+            and command.flags & FLAG_UNSERVED:
         reason = <uint32_t>command.order_id & 0xFFFF
     if reason != NO_REASON:
         set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
         reject(run, account, command, reason)
         return True
     options = find_options(command)
-    original = &state.pool.orders[found]
-    if replace_terms_are_valid(account, &state.books[original.instrument_id], original, command,
-                               options, &tick):
+    if replace_reason(account, &state.books[original.instrument_id], original, command, options,
+                      &tick) == NO_REASON:
         set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
         replace_accepted(run, account, command, found, options, tick)
         return True
@@ -562,10 +578,13 @@ cdef uint32_t action_reason(const Account *account, const AccountAction *command
 
 cdef bint mass_cancel_hits(const State *state, const AccountAction *command,
                            const Order *order) noexcept nogil:
-    """Whether an order of the account is among those that the mass cancel means."""
+    """Whether an order of the account is among those that the mass cancel means.
+
+    By OUCH only OUCH orders; a private one means them all.
+    """
     cdef const ExtOptions *options
     cdef uint32_t group = 0
-    if not source_has_stream(order.source):
+    if source_has_stream(command.source) and not source_has_stream(order.source):
         return False
     if command.instrument_id and command.instrument_id != order.instrument_id:
         return False
@@ -600,16 +619,17 @@ cdef bint account_action(Run *run, const Event *command, uint32_t slot) noexcept
     cdef Account *account = &state.accounts[slot]
     cdef uint8_t kind = EV_MASS_CANCELED
     cdef uint32_t reason
-    if command.user_ref_num <= last_number(state, account, command.user_ref_idx):
-        return False
-    set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
+    if source_has_stream(command.source):
+        if command.user_ref_num <= last_number(state, account, command.user_ref_idx):
+            return False
+        set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
     reason = action_reason(account, <const AccountAction *>command)
     if reason != NO_REASON:
         reject(run, account, command, reason)
         return True
     if command.kind != CMD_MASS_CANCEL:
-        account.entry_disabled = command.kind == CMD_DISABLE_ENTRY
-        kind = EV_ENTRY_DISABLED if account.entry_disabled else EV_ENTRY_ENABLED
+        switch_entry(account, command.source, command.kind == CMD_DISABLE_ENTRY)
+        kind = EV_ENTRY_DISABLED if command.kind == CMD_DISABLE_ENTRY else EV_ENTRY_ENABLED
     write_first(run, command, kind, 0)
     count_message(account, command.source)
     if command.kind == CMD_MASS_CANCEL:
@@ -623,6 +643,170 @@ cdef bint account_query(Run *run, const Event *command, uint32_t slot) noexcept 
     write_first(run, command, EV_ACCOUNT_QUERIED, min(next, <uint64_t>NUMBER_MAX))
     count_message(account, command.source)
     return True
+
+
+# ---- private commands -----------------------------------------------------------------------
+#
+# They come by HTTP, Redis, an operator or from inside. They name orders by id, use no numbers, and
+# each of them leaves exactly one first event, because somebody waits for it.
+
+cdef uint32_t find_order(const State *state, uint32_t account, uint64_t order_id,
+                         uint8_t channel, uint32_t user_ref_num) noexcept nogil:
+    """The slot of the account's live order with this id, or 0.
+
+    A private order is found by its id alone, an OUCH order by the handle that comes with it.
+    """
+    cdef const Order *orders = state.pool.orders
+    cdef uint32_t found = index_find_id(&state.by_id, orders, order_id)
+    if found:
+        return found if orders[found].account == account else 0
+    found = index_find(&state.index, orders, account, channel, user_ref_num)
+    return found if orders[found].order_id == order_id else 0
+
+
+cdef inline uint64_t target_of(const Event *command) noexcept nogil:
+    """The order id that a private command names, 0 for none."""
+    cdef const ExtOrigin *origin = find_origin(command)
+    return origin.order_id if origin != NULL else 0
+
+
+cdef void reject_duplicate(Run *run, Account *account, const Event *command,
+                           uint64_t first_seq) noexcept nogil:
+    """The client's id was used before. The answer names that answer, and keeps the target."""
+    cdef size_t place = run.events.count
+    cdef Event *event
+    cdef ExtOrigin *origin
+    reject(run, account, command, REJECT_DUPLICATE_CLIENT_ID)
+    event = &run.events.data[place]
+    origin = <ExtOrigin *>find_origin(event)
+    if origin == NULL:
+        return
+    if event[1].kind == EXT_REPLACE:
+        (<ExtReplace *>&event[1]).orig_order_id = origin.order_id
+    origin.order_id = first_seq
+
+
+cdef bint private_enter(Run *run, const Event *command, uint32_t slot) noexcept nogil:
+    cdef State *state = run.state
+    cdef Account *account = &state.accounts[slot]
+    cdef Book *book = &state.books[command.instrument_id]
+    cdef const ExtOptions *options = find_options(command)
+    cdef const ExtClientId *id = find_client_id(command)
+    cdef uint64_t order_id = state.next_seq
+    cdef uint32_t entry = 0
+    cdef uint32_t taker = 0
+    cdef uint32_t tick = 0
+    cdef uint32_t reason
+    if id != NULL:
+        entry = client_find(&state.clients, slot, id.text)
+        if entry:
+            reject_duplicate(run, account, command, state.clients.entries[entry].seq)
+            return True
+        entry = remember_client(state, slot, command, id)
+    reason = enter_reason(account, book, command, options, &tick)
+    if reason != NO_REASON:
+        reject(run, account, command, reason)
+    else:
+        taker = pool_take(&state.pool)
+        set_order(&state.pool.orders[taker], command, slot, order_id)
+        write_first(run, command, EV_ACCEPTED, order_id)
+        execute(run, book, taker, tick, command.client_order, options)
+    settle_client(state, entry, taker, order_id)
+    return True
+
+
+cdef uint32_t private_replace_reason(Run *run, const Account *account, const Event *command,
+                                     uint32_t found, uint32_t *tick) noexcept nogil:
+    """Why a private Replace is refused, or NO_REASON. The original stays, whatever the reason."""
+    cdef const Order *original = &run.state.pool.orders[found]
+    cdef const Book *book = &run.state.books[original.instrument_id]
+    cdef uint32_t reason
+    if found == 0:
+        return REJECT_UNKNOWN_ORDER
+    if source_has_stream(original.source):
+        return REJECT_OTHER_DOOR
+    reason = no_entry_reason(account, book, command)
+    if reason != NO_REASON:
+        return reason
+    return replace_reason(account, book, original, command, find_options(command), tick)
+
+
+cdef bint private_replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
+    cdef State *state = run.state
+    cdef Account *account = &state.accounts[slot]
+    cdef const ExtReplace *ext = <const ExtReplace *>&command[1]
+    cdef const ExtClientId *id = find_client_id(command)
+    cdef uint64_t order_id = state.next_seq
+    cdef uint32_t entry = 0
+    cdef uint32_t taker = 0
+    cdef uint32_t tick = 0
+    cdef uint32_t found, reason
+    INVARIANT(command.ext_count and ext.kind == EXT_REPLACE, "a replace has its unit")
+    if id != NULL:
+        entry = client_find(&state.clients, slot, id.text)
+        if entry:
+            reject_duplicate(run, account, command, state.clients.entries[entry].seq)
+            return True
+        entry = remember_client(state, slot, command, id)
+    found = find_order(state, slot, target_of(command), command.user_ref_idx,
+                       ext.orig_user_ref_num)
+    reason = private_replace_reason(run, account, command, found, &tick)
+    if reason != NO_REASON:
+        reject(run, account, command, reason)
+    else:
+        if entry == 0:
+            entry = client_unlink(&state.clients, found)
+        taker = replace_accepted(run, account, command, found, find_options(command), tick)
+    settle_client(state, entry, taker, order_id)
+    return True
+
+
+cdef bint private_cancel(Run *run, const Event *command, uint32_t slot) noexcept nogil:
+    """Cancel or reduce an order that came by any door; its owner's stream is told as usual."""
+    cdef State *state = run.state
+    cdef const ExtOrigin *origin = find_origin(command)
+    cdef uint64_t intended = command.quantity_lots
+    cdef uint32_t found = find_order(state, slot, target_of(command), command.user_ref_idx,
+                                     command.user_ref_num)
+    cdef Order *order = &state.pool.orders[found]
+    cdef uint64_t open_lots = new_open_lots(order, intended)
+    cdef Canceled *event
+    cdef ExtOrigin *told
+    if found == 0 or open_lots >= order.open_lots:
+        reject(run, &state.accounts[slot], command,
+               REJECT_NOT_SMALLER if found else REJECT_UNKNOWN_ORDER)
+        return True
+    units_reserve(run.events, 2)
+    event = write_canceled(run, order, order.open_lots - open_lots, open_lots, c'U')
+    event.ext_count = 1
+    event.flags = FLAG_FIRST
+    event.command_kind = CMD_CANCEL
+    event.command_quantity = <uint32_t>intended
+    told = <ExtOrigin *>units_next(run.events)
+    memcpy(told, origin, sizeof(ExtOrigin))
+    told.source = command.source
+    told.quantity_high = <uint32_t>(intended >> 32)
+    if open_lots:
+        reduce_order(state, order, open_lots)
+    else:
+        drop_order(state, found)
+    return True
+
+
+cdef bint apply_private(Run *run, const Event *command, uint32_t slot) noexcept nogil:
+    """A command of an account whose source has no stream."""
+    if command.kind == CMD_ENTER:
+        return private_enter(run, command, slot)
+    if command.kind == CMD_CANCEL:
+        return private_cancel(run, command, slot)
+    if command.kind == CMD_REPLACE:
+        return private_replace(run, command, slot)
+    if command.kind == CMD_ACCOUNT_QUERY:
+        return account_query(run, command, slot)
+    if command.kind == CMD_MODIFY:
+        reject(run, &run.state.accounts[slot], command, REJECT_OTHER_DOOR)
+        return True
+    return account_action(run, command, slot)
 
 
 # ---- the venue ------------------------------------------------------------------------------
@@ -687,11 +871,32 @@ cdef bint define(Run *run, const Event *command) noexcept nogil:
     return True
 
 
+cdef bint halt(Run *run, const Event *command) noexcept nogil:
+    """Halt or resume an instrument; again is allowed, and changes the reason."""
+    cdef uint8_t kind = EV_INSTRUMENT_HALTED
+    if run.state.books[command.instrument_id].instrument_id == 0:
+        write_first(run, command, EV_REJECTED, REJECT_SYMBOL | <uint64_t>command.kind << 16)
+        return True
+    if command.kind == CMD_RESUME_INSTRUMENT:
+        kind = EV_INSTRUMENT_RESUMED
+    state_halt(run.state, write_first(run, command, kind, 0))
+    return True
+
+
 cdef bint apply_venue_command(Run *run, const Event *command) noexcept nogil:
     """Commands that are not an account's."""
-    if command.kind == CMD_SESSION_ROLL:
+    cdef uint8_t kind = command.kind
+    if kind == CMD_SESSION_ROLL:
         return session_roll(run, command)
-    INVARIANT(command.kind == CMD_DEFINE_INSTRUMENT or command.kind == CMD_DEFINE_ACCOUNT,
+    if kind == CMD_HALT_INSTRUMENT or kind == CMD_RESUME_INSTRUMENT:
+        return halt(run, command)
+    if kind == CMD_ADMIN_ACT:
+        write_first(run, command, EV_ADMIN_ACT, 0)
+        return True
+    if kind == CMD_SET_RULES:
+        state_set_rules(run.state, <const Rules *>write_first(run, command, EV_RULES_SET, 0))
+        return True
+    INVARIANT(kind == CMD_DEFINE_INSTRUMENT or kind == CMD_DEFINE_ACCOUNT,
               "a command has a known kind")
     return define(run, command)
 
@@ -706,6 +911,8 @@ cdef inline bint apply_command(Run *run, const Event *command) noexcept nogil:
     if slot == 0:
         INVARIANT(command.source == SOURCE_INTERNAL, "a command comes from a defined account")
         return False
+    if not source_has_stream(command.source):
+        return apply_private(run, command, slot)
     if kind == CMD_ENTER:
         return enter(run, command, slot)
     if kind == CMD_CANCEL:
@@ -864,6 +1071,7 @@ cdef class Matcher:
         run.events = &events.units
         run.time_ns = max(time_ns, self.state.last_time_ns)
         run.counts = self._counts
+        self.state.now_ns = run.time_ns
         with nogil:
             answered = apply_commands(&run, commands.units.data, commands.units.count)
         self._finish(events, first, run.time_ns)
@@ -920,6 +1128,7 @@ cdef class Matcher:
             if trouble[0] != NULL:
                 return <long long>index
             run.time_ns = max(expected.data[position].time_ns, self.state.last_time_ns)
+            self.state.now_ns = run.time_ns
             first = self.state.next_seq
             start = events.units.count
             apply_command(&run, scratch.data)
@@ -971,7 +1180,7 @@ cdef class Matcher:
     def counters(self):
         """What this object did since it was made: commands, and events by kind."""
         names = model.KIND_NAMES
-        kinds = range(EV_ACCEPTED, EV_ACCOUNT_DEFINED + 1)
+        kinds = range(EV_ACCEPTED, EV_RULES_SET + 1)
         return {
             "commands": self._commands, "ignored": self._commands - self._answered,
             "stale": self._stale,
@@ -986,11 +1195,39 @@ cdef class Matcher:
         """(bids, asks): lists of (price_units, quantity_lots, orders), best first."""
         return list_levels(&self.state, instrument_id, depth)
 
-    def export_orders(self):
-        """Every resting order as an EV_ANNOUNCED unit, book by book in priority order."""
+    def export_orders(self, account_id=0, instrument_id=0):
+        """Resting orders as EV_ANNOUNCED units, of one account or instrument, or of all (0).
+
+        `quantity_lots` is what is open; what the order and those that it replaced have executed
+        follows in an EXT_PROGRESS, if anything; then the client's id. Book by book in priority
+        order; an account's orders by their ids. Unknown accounts and instruments have none.
+        """
         cdef EventBatch batch = EventBatch()
+        cdef uint32_t slot
+        cdef uint32_t number = instrument_id
+        cdef uint32_t *slots
+        cdef size_t index = 0
+        if account_id == 0:
+            self._export_books(batch, number)
+            return batch
+        slot = account_slot(&self.state, account_id)
+        if slot == 0:
+            return batch
+        slots = orders_by_id(&self.state, slot)
+        try:
+            while slots[index]:
+                if number == 0 or self.state.pool.orders[slots[index]].instrument_id == number:
+                    self._export(batch, slots[index])
+                index += 1
+        finally:
+            free(slots)
+        return batch
+
+    cdef int _export_books(self, EventBatch batch, uint32_t number) except -1:
         cdef uint32_t instrument, side, level, slot
         for instrument in range(self.state.instruments_end):
+            if number and instrument != number:
+                continue
             for side in range(2):
                 level = self.state.books[instrument].best_level[side]
                 while level:
@@ -999,16 +1236,28 @@ cdef class Matcher:
                         self._export(batch, slot)
                         slot = self.state.pool.orders[slot].next
                     level = self.state.levels.items[level].worse
-        return batch
+        return 0
 
     cdef int _export(self, EventBatch batch, uint32_t slot) except -1:
         cdef Event event
-        cdef uint32_t options = self.state.pool.orders[slot].options
+        cdef ExtProgress progress
+        cdef ExtClientId id
+        cdef const Order *order = &self.state.pool.orders[slot]
+        cdef uint32_t entry = client_of_slot(&self.state.clients, slot)
         fill_announced(&self.state, slot, &event)
         event.time_ns = self.state.last_time_ns
+        event.ext_count += (order.chain_done_lots != 0) + (entry != 0)
         batch._append(&event, 1)
-        if options:
-            batch._append(&self.state.pool.options[options], 1)
+        if order.options:
+            batch._append(&self.state.pool.options[order.options], 1)
+        if order.chain_done_lots:
+            memset(&progress, 0, sizeof(progress))
+            progress.kind = EXT_PROGRESS
+            progress.chain_done_lots = order.chain_done_lots
+            batch._append(&progress, 1)
+        if entry:
+            fill_client_id(&id, &self.state.clients.entries[entry])
+            batch._append(&id, 1)
         batch.event_count += 1
         return 0
 
@@ -1028,6 +1277,54 @@ cdef class Matcher:
     def stream_next(self, account_id):
         """The number of the account's next sequenced message. KeyError: no such account."""
         return self.state.accounts[self._slot(account_id)].stream_next
+
+    def rules(self):
+        """How long ids of clients are remembered: `window_ns`, `kept_min`, `kept_max`."""
+        return {"window_ns": self.state.clients.window_ns,
+                "kept_min": self.state.clients.kept_min, "kept_max": self.state.clients.kept_max}
+
+    @property
+    def client_ids_known(self):
+        """How many ids of clients are remembered, of all accounts."""
+        return self.state.clients.count
+
+    def find_client_order(self, account_id, client_order_id):
+        """(seq of the id's first answer, fingerprint of its command), or None when the id is not
+        remembered. The first answer is an accepted order, whose id the seq is, or a reject.
+        KeyError: no such account."""
+        cdef char text[CLIENT_TEXT_BYTES]
+        cdef bytes raw = client_order_id.encode("utf-8")
+        cdef uint32_t slot = self._slot(account_id)
+        cdef uint32_t entry
+        if not 0 < len(raw) <= CLIENT_TEXT_BYTES:
+            return None
+        memset(text, 0, CLIENT_TEXT_BYTES)
+        memcpy(text, <const char *>raw, len(raw))
+        entry = client_find(&self.state.clients, slot, text)
+        if entry == 0:
+            return None
+        return self.state.clients.entries[entry].seq, self.state.clients.entries[entry].fingerprint
+
+    def client_ids(self, account_id):
+        """{order id: client's id} of the account's live private orders that have one.
+
+        A replacement has the id of its original, unless it brought its own. KeyError: no such
+        account.
+        """
+        cdef uint32_t *slots = orders_by_id(&self.state, self._slot(account_id))
+        cdef const ClientId *entry
+        cdef size_t index = 0
+        table = {}
+        try:
+            while slots[index]:
+                entry = &self.state.clients.entries[client_of_slot(&self.state.clients,
+                                                                   slots[index])]
+                if client_of_slot(&self.state.clients, slots[index]):
+                    table[entry.order_id] = client_text(entry)
+                index += 1
+        finally:
+            free(slots)
+        return table
 
     def _slot(self, account_id):
         slot = account_slot(&self.state, account_id)
@@ -1082,6 +1379,27 @@ cdef size_t first_difference(const Units *expected, size_t position, const Units
         offset += units
         index[0] += 1
     return position + produced
+
+
+cdef void fill_client_id(ExtClientId *id, const ClientId *entry) noexcept nogil:
+    memset(id, 0, sizeof(ExtClientId))
+    id.kind = EXT_CLIENT_ID
+    memcpy(id.text, entry.text, CLIENT_TEXT_BYTES)
+    while id.length < CLIENT_TEXT_BYTES and id.text[id.length]:
+        id.length += 1
+
+
+cdef str client_text(const ClientId *entry):
+    return entry.text[:CLIENT_TEXT_BYTES].rstrip(b"\0").decode("utf-8")
+
+
+def fingerprint(CommandBatch commands not None):
+    """64 bits that stand for what the first command, an Enter or a Replace, asks for: instrument,
+    side, price, quantity, time in force, post-only and minimum quantity, not who asks. Raises
+    ValueError when there is no such command."""
+    if commands.units.count == 0 or commands.units.data[0].kind not in (CMD_ENTER, CMD_REPLACE):
+        raise ValueError("no Enter or Replace to take the fingerprint of")
+    return fingerprint_of(commands.units.data)
 
 
 def commands_of(EventBatch events not None):

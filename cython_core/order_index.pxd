@@ -186,30 +186,68 @@ cdef inline void index_init(OrderIndex *index) noexcept nogil:
     memset(index, 0, sizeof(OrderIndex))
     index_size(index, INDEX_BITS_MIN)
 
-cdef inline void index_insert(OrderIndex *index, uint32_t account, uint8_t channel,
-                              uint32_t user_ref_num, uint32_t slot) noexcept nogil:
-    """Add a handle that is not in the index."""
+cdef inline void index_put(OrderIndex *index, uint32_t tag, uint32_t slot) noexcept nogil:
+    """Add what has this hash."""
     if index.count >= index.limit:
         index_grow(index)
     if index.old.buckets != NULL:
         index_move_some(index, INDEX_MOVES)
-    table_put(&index.table, index_tag(account, channel, user_ref_num), slot)
+    table_put(&index.table, tag, slot)
     index.count += 1
 
-cdef inline void index_remove(OrderIndex *index, uint32_t account, uint8_t channel,
-                              uint32_t user_ref_num, uint32_t slot) noexcept nogil:
-    cdef uint32_t tag = index_tag(account, channel, user_ref_num)
+cdef inline void index_take(OrderIndex *index, uint32_t tag, uint32_t slot) noexcept nogil:
+    """Remove what was put in with this hash."""
     cdef bint removed = table_remove(&index.table, tag, slot)
     if not removed:
         INVARIANT(index.old.buckets != NULL and table_remove(&index.old, tag, slot),
                   "a live order is in the index")
     index.count -= 1
 
+cdef inline void index_insert(OrderIndex *index, uint32_t account, uint8_t channel,
+                              uint32_t user_ref_num, uint32_t slot) noexcept nogil:
+    """Add a handle that is not in the index."""
+    index_put(index, index_tag(account, channel, user_ref_num), slot)
+
+cdef inline void index_remove(OrderIndex *index, uint32_t account, uint8_t channel,
+                              uint32_t user_ref_num, uint32_t slot) noexcept nogil:
+    index_take(index, index_tag(account, channel, user_ref_num), slot)
+
 cdef inline void index_free(OrderIndex *index) noexcept nogil:
     if index.old.buckets != NULL:
         table_free(&index.old)
     if index.table.buckets != NULL:
         table_free(&index.table)
+
+# The same table serves orders without a handle: their hash is that of the order id.
+
+cdef inline uint32_t index_tag_of_id(uint64_t order_id) noexcept nogil:
+    return <uint32_t>(order_id * <uint64_t>0x9E3779B97F4A7C15 >> 32)
+
+cdef inline uint32_t table_find_id(const IndexTable *table, const Order *orders,
+                                   uint64_t order_id) noexcept nogil:
+    cdef uint32_t tag = index_tag_of_id(order_id)
+    cdef uint64_t at = tag >> table.shift
+    cdef const IndexBucket *bucket
+    cdef uint32_t places, slot
+    while True:
+        bucket = &table.buckets[at]
+        places = equal_words(bucket.tags, tag)
+        while places:
+            slot = bucket.slots[lowest_bit(places)]
+            if slot and orders[slot].order_id == order_id:
+                return slot
+            places &= places - 1
+        if bucket.passed == 0:
+            return 0
+        at = (at + 1) & table.mask
+
+cdef inline uint32_t index_find_id(const OrderIndex *index, const Order *orders,
+                                   uint64_t order_id) noexcept nogil:
+    """The slot of the live order that was put in under its id, or 0."""
+    cdef uint32_t slot = table_find_id(&index.table, orders, order_id)
+    if slot == 0 and index.old.buckets != NULL:
+        slot = table_find_id(&index.old, orders, order_id)
+    return slot
 
 cdef inline void index_prefetch(const OrderIndex *index, uint32_t tag) noexcept nogil:
     memory_prefetch(&index.table.buckets[tag >> index.table.shift])

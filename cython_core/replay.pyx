@@ -14,6 +14,7 @@ cdef struct Replay:
     State *state
     Order incoming              # of the command at hand; order_id 0 for none
     const Event *incoming_event
+    uint32_t incoming_client    # entry of its client's id, 0 for none
     uint32_t *rolled            # all orders by id while a session rolls, else NULL
     size_t cursor
 
@@ -34,6 +35,7 @@ cdef const char *replay_units(State *state, const Event *events, size_t units) n
             break
         if is_first(event):
             trouble = settle(&replay)
+        state.now_ns = event.time_ns
         if trouble == NULL:
             trouble = replay_event(&replay, event)
         if trouble == NULL:
@@ -51,7 +53,7 @@ cdef const char *settle(Replay *replay) noexcept nogil:
     cdef Order *order = &replay.incoming
     cdef Book *book
     cdef uint32_t tick = 0
-    cdef uint32_t slot
+    cdef uint32_t slot = 0
     free(replay.rolled)
     replay.rolled = NULL
     if order.order_id == 0:
@@ -68,14 +70,25 @@ cdef const char *settle(Replay *replay) noexcept nogil:
         state.pool.orders[slot] = order[0]
         rest_order(state, book, slot, tick, replay.incoming_event.client_order,
                    find_options(replay.incoming_event))
+    if replay.incoming_client:
+        settle_client(state, replay.incoming_client, slot, order.order_id)
+        replay.incoming_client = 0
     order.order_id = 0
     return NULL
 
 
 cdef inline void use_number(State *state, uint32_t slot, const Event *event) noexcept nogil:
     cdef Account *account = &state.accounts[slot]
-    if event.user_ref_num > last_number(state, account, event.user_ref_idx):
+    if source_has_stream(event.source) \
+            and event.user_ref_num > last_number(state, account, event.user_ref_idx):
         set_last_number(state, account, event.user_ref_idx, event.user_ref_num)
+
+
+cdef void replay_client_id(Replay *replay, const Event *event, uint32_t slot) noexcept nogil:
+    """The first event of a private order, or of one refused, may bring a client's id."""
+    cdef const ExtClientId *id = find_client_id(event)
+    if id != NULL and client_find(&replay.state.clients, slot, id.text) == 0:
+        replay.incoming_client = remember_client(replay.state, slot, event, id)
 
 
 cdef inline const char *replay_accepted(Replay *replay, const Event *event,
@@ -86,8 +99,10 @@ cdef inline const char *replay_accepted(Replay *replay, const Event *event,
     if replay.state.books[event.instrument_id].instrument_id == 0 \
             or not side_is_known(event.side):
         return "it names an unknown instrument or side"
-    if event.user_ref_num <= last_number(replay.state, &replay.state.accounts[slot],
-                                         event.user_ref_idx):
+    if not source_has_stream(event.source):
+        replay_client_id(replay, event, slot)
+    elif event.user_ref_num <= last_number(replay.state, &replay.state.accounts[slot],
+                                           event.user_ref_idx):
         return "its number was used before"
     use_number(replay.state, slot, event)
     count_message(&replay.state.accounts[slot], event.source)
@@ -104,13 +119,18 @@ cdef const char *replay_replaced(Replay *replay, const Event *event,
     cdef uint32_t original
     if event.ext_count == 0 or ext.kind != EXT_REPLACE:
         return "a replacement does not name its original"
-    original = index_find(&state.index, state.pool.orders, slot, event.user_ref_idx,
-                          ext.orig_user_ref_num)
+    if source_has_stream(event.source):
+        original = index_find(&state.index, state.pool.orders, slot, event.user_ref_idx,
+                              ext.orig_user_ref_num)
+    else:
+        original = index_find_id(&state.by_id, state.pool.orders, ext.orig_order_id)
     if original == 0 or state.pool.orders[original].order_id != ext.orig_order_id:
         return "the original of a replacement is not live"
     trouble = replay_accepted(replay, event, slot)
     if trouble == NULL:
         replay.incoming.chain_done_lots = ext.chain_done_lots
+        if replay.incoming_client == 0:
+            replay.incoming_client = client_unlink(&state.clients, original)
         drop_order(state, original)
     return trouble
 
@@ -141,20 +161,6 @@ cdef inline const char *replay_fill(Replay *replay, const Fill *fill) noexcept n
     return NULL
 
 
-cdef uint32_t find_in_queue(const State *state, const Event *event) noexcept nogil:
-    """An order without a handle: look it up where it stands."""
-    cdef const Book *book = &state.books[event.instrument_id]
-    cdef uint32_t tick = 0
-    cdef uint32_t level, slot
-    if book.instrument_id == 0 or not tick_from_price(book, event.price_units, &tick):
-        return 0
-    level = book_find_level(book, &state.levels, tick)
-    slot = state.levels.items[level].head if level else 0
-    while slot and state.pool.orders[slot].order_id != event.order_id:
-        slot = state.pool.orders[slot].next
-    return slot
-
-
 cdef inline uint32_t find_live(Replay *replay, const Event *event, uint32_t account) noexcept nogil:
     """The resting order that an event is about, or 0."""
     cdef State *state = replay.state
@@ -169,7 +175,7 @@ cdef inline uint32_t find_live(Replay *replay, const Event *event, uint32_t acco
         slot = index_find(&state.index, state.pool.orders, account, event.user_ref_idx,
                           event.user_ref_num)
     else:
-        slot = find_in_queue(state, event)
+        slot = index_find_id(&state.by_id, state.pool.orders, event.order_id)
     if slot and state.pool.orders[slot].order_id == event.order_id:
         return slot
     return 0
@@ -219,8 +225,16 @@ cdef const char *replay_modified(Replay *replay, const Modified *event,
 
 cdef const char *replay_rejected(Replay *replay, const Event *event,
                                  uint32_t account) noexcept nogil:
-    """A refused Modify has the number of its live order; all others use their number up."""
-    if (event.order_id >> 16 & 0xFF) != CMD_MODIFY:
+    """A refused Modify has the number of its live order; all others use their number up.
+
+    A private command has none; the id that it brought is remembered, and has ended.
+    """
+    if not source_has_stream(event.source):
+        if (event.order_id & 0xFFFF) != REJECT_DUPLICATE_CLIENT_ID:
+            replay_client_id(replay, event, account)
+        settle_client(replay.state, replay.incoming_client, 0, 0)
+        replay.incoming_client = 0
+    elif (event.order_id >> 16 & 0xFF) != CMD_MODIFY:
         use_number(replay.state, account, event)
     count_message(&replay.state.accounts[account], event.source)
     return NULL
@@ -232,7 +246,8 @@ cdef const char *replay_action(Replay *replay, const Event *event,
     use_number(replay.state, account, event)
     count_message(&replay.state.accounts[account], event.source)
     if event.kind != EV_MASS_CANCELED:
-        replay.state.accounts[account].entry_disabled = event.kind == EV_ENTRY_DISABLED
+        switch_entry(&replay.state.accounts[account], event.source,
+                     event.kind == EV_ENTRY_DISABLED)
     return NULL
 
 
@@ -251,7 +266,7 @@ cdef const char *replay_announced(Replay *replay, const Event *event) noexcept n
 
 
 cdef const char *replay_venue(Replay *replay, const Event *event) noexcept nogil:
-    """Events that are not an account's: the roll of a session, definitions."""
+    """Events that are not an account's: the roll of a session, definitions, halts, rules."""
     cdef State *state = replay.state
     if event.kind == EV_ROLL_STARTED:
         replay.rolled = orders_by_id(state, 0)
@@ -265,6 +280,12 @@ cdef const char *replay_venue(Replay *replay, const Event *event) noexcept nogil
         replay.cursor = 0
     elif event.kind == EV_ANNOUNCED:
         return replay_announced(replay, event)
+    elif event.kind == EV_INSTRUMENT_HALTED or event.kind == EV_INSTRUMENT_RESUMED:
+        if state.books[event.instrument_id].instrument_id == 0:
+            return "the instrument halted is not defined"
+        state_halt(state, event)
+    elif event.kind == EV_RULES_SET:
+        state_set_rules(state, <const Rules *>event)
     elif event.kind == EV_INSTRUMENT_DEFINED:
         if event.ext_count != 1 or event[1].kind != EXT_INSTRUMENT or event.instrument_id == 0 \
                 or (<const ExtInstrument *>&event[1]).tick_units < 1:
@@ -277,7 +298,7 @@ cdef const char *replay_venue(Replay *replay, const Event *event) noexcept nogil
         if event.ext_count != 1 or event[1].kind != EXT_ACCOUNT:
             return "the definition of an account is incomplete"
         state_define_account(state, event)
-    else:
+    elif event.kind != EV_ADMIN_ACT:
         return "its kind is not that of an event"
     return NULL
 
@@ -305,6 +326,8 @@ cdef inline const char *replay_event(Replay *replay, const Event *event) noexcep
         return replay_fill(replay, <const Fill *>event)
     if kind < EV_ACCEPTED or kind >= EV_ROLL_STARTED:
         return replay_venue(replay, event)
+    if kind == EV_REJECTED and (event.order_id >> 16 & 0xFF) > CMD_ACCOUNT_QUERY:
+        return NULL
     slot = account_slot(replay.state, event.account_id)
     if slot == 0:
         return "its account is not defined"
@@ -343,6 +366,14 @@ cdef uint8_t kind_of_command(const Event *event) noexcept nogil:
         return CMD_DEFINE_INSTRUMENT
     if event.kind == EV_ACCOUNT_DEFINED:
         return CMD_DEFINE_ACCOUNT
+    if event.kind == EV_INSTRUMENT_HALTED:
+        return CMD_HALT_INSTRUMENT
+    if event.kind == EV_INSTRUMENT_RESUMED:
+        return CMD_RESUME_INSTRUMENT
+    if event.kind == EV_ADMIN_ACT:
+        return CMD_ADMIN_ACT
+    if event.kind == EV_RULES_SET:
+        return CMD_SET_RULES
     return 0
 
 
@@ -352,21 +383,20 @@ cdef const char *command_of(const Event *event, size_t units, Units *commands) n
     cdef uint32_t ext_count = event.ext_count
     cdef Event *command
     cdef uint32_t index
-    if kind < CMD_ENTER or kind > CMD_DEFINE_ACCOUNT or not is_first(event):
+    if kind < CMD_ENTER or kind > CMD_SET_RULES or not is_first(event):
         return "an event is not the first of a command"
     if 1 + <size_t>ext_count > units:
         return "an event's extension units are missing"
     if kind == CMD_REPLACE and (ext_count == 0 or event[1].kind != EXT_REPLACE):
         return "a replacement does not name its original"
-    if kind >= CMD_DEFINE_INSTRUMENT and (
+    if (kind == CMD_DEFINE_INSTRUMENT or kind == CMD_DEFINE_ACCOUNT) and (
             ext_count != 1
             or event[1].kind != EXT_INSTRUMENT + (kind - CMD_DEFINE_INSTRUMENT)):
         return "a definition is incomplete"
     units_reserve(commands, 1 + ext_count)
     command = &commands.data[commands.count]
     if event.kind == EV_CANCELED or event.kind == EV_MODIFIED:
-        handle_command(event, command, kind)
-        commands.count += 1
+        commands.count += 1 + handle_command(event, command, kind)
         return NULL
     for index in range(1 + ext_count):
         command[index] = event[index]
@@ -376,14 +406,29 @@ cdef const char *command_of(const Event *event, size_t units, Units *commands) n
     command.order_id = 0
     if event.kind == EV_REJECTED and event.flags & FLAG_DOOR_REASON:
         command.order_id = event.order_id & 0xFFFF
+    if event.kind == EV_REJECTED and (event.order_id & 0xFFFF) == REJECT_DUPLICATE_CLIENT_ID:
+        restore_target(command)
     if event.kind == EV_REPLACED:
         ext_count = replace_command(event, command)
     commands.count += 1 + ext_count
     return NULL
 
 
-cdef void handle_command(const Event *event, Event *command, uint8_t kind) noexcept nogil:
-    """A Cancel or a Modify, from the one event that it left."""
+cdef void restore_target(Event *command) noexcept nogil:
+    """Undo what the matcher's reject_duplicate did to the command's units."""
+    cdef ExtOrigin *origin = <ExtOrigin *>find_origin(command)
+    if origin == NULL:
+        return
+    origin.order_id = 0
+    if command[1].kind == EXT_REPLACE:
+        origin.order_id = (<const ExtReplace *>&command[1]).orig_order_id
+        (<ExtReplace *>&command[1]).orig_order_id = 0
+
+
+cdef uint32_t handle_command(const Event *event, Event *command, uint8_t kind) noexcept nogil:
+    """A Cancel or a Modify, from the one event that it left. Returns its extension units."""
+    cdef const ExtOrigin *origin = find_origin(event)
+    cdef uint64_t high = 0
     memset(command, 0, sizeof(Event))
     command.kind = kind
     command.account_id = event.account_id
@@ -397,6 +442,15 @@ cdef void handle_command(const Event *event, Event *command, uint8_t kind) noexc
         command.quantity_lots = (<const Canceled *>event).command_quantity
         if kind == CMD_MODIFY:
             command.side = event.time_in_force
+    if origin == NULL:
+        return 0
+    high = origin.quantity_high
+    command.quantity_lots |= high << 32
+    command.source = origin.source
+    command.ext_count = 1
+    memcpy(&command[1], origin, sizeof(ExtOrigin))
+    (<ExtOrigin *>&command[1]).quantity_high = 0
+    return 1
 
 
 cdef uint32_t replace_command(const Event *event, Event *command) noexcept nogil:

@@ -17,8 +17,9 @@ import hashlib
 from cython_core.errors import CoreError
 
 cdef enum:
-    SAVE_VERSION = 1
+    SAVE_VERSION = 2
     HASH_BUFFER_BYTES = 65536
+    HEADER_BYTES_1 = 64         # of version 1, which knew no ids of clients and no halts
 
 cdef struct SaveHeader:
     char magic[8]
@@ -32,6 +33,14 @@ cdef struct SaveHeader:
     uint32_t options
     uint64_t orders             # slots, free ones included
     uint64_t live
+    # from here on: not in version 1
+    uint64_t window_ns
+    uint64_t kept_min
+    uint64_t kept_max
+    uint32_t queues             # accounts with a queue of ended ids
+    uint32_t client_ids         # entries, free ones and entry 0 included
+    uint32_t client_ids_known
+    uint32_t reserved
 
 cdef struct Sections:
     SaveHeader header
@@ -43,9 +52,16 @@ cdef struct Sections:
     const ExtOptions *options
     const ClientText *clients
     const Order *orders
+    const Halt *halts
+    const ClientQueue *queues
+    const ClientId *client_ids
 
 
 # ---- lists ----------------------------------------------------------------------------------
+
+cdef str text_of(const ClientId *entry):
+    return entry.text[:CLIENT_TEXT_BYTES].rstrip(b"\0").decode("latin-1")
+
 
 cdef dict order_dict(const State *state, uint32_t slot):
     cdef const Order *order = &state.pool.orders[slot]
@@ -59,6 +75,9 @@ cdef dict order_dict(const State *state, uint32_t slot):
     for name in ("seq", "kind", "time_ns", "first"):
         del fields[name]
     fields["chain_done_lots"] = order.chain_done_lots
+    entry = client_of_slot(&state.clients, slot)
+    if entry:
+        fields["client_order_id"] = text_of(&state.clients.entries[<uint32_t>entry])
     return fields
 
 
@@ -118,7 +137,8 @@ cdef dict list_accounts(const State *state):
             "username", "firm", "role", "quantity_max_lots", "notional_max", "open_orders_max",
             "collar_bps", "messages_per_second")}
         row["open_orders"] = account.open_orders
-        row["entry_disabled"] = bool(account.entry_disabled)
+        row["entry_disabled"] = bool(account.entry_disabled & ENTRY_DISABLED)
+        row["killed"] = bool(account.entry_disabled & ENTRY_KILLED)
         row["stream_next"] = account.stream_next
         row["last_user_ref_num"] = {
             channel: last_number(state, account, channel) for channel in range(CHANNELS)
@@ -141,6 +161,8 @@ cdef dict list_instruments(const State *state):
             "lot_size", "quantity_max_lots", "state")}
         row["last_trade_units"] = book.last_trade_units
         row["resting_orders"] = book.orders
+        row["halted"] = bool(state.halts[number].halted)
+        row["halt_reason"] = state.halts[number].reason[:24].rstrip(b"\0").decode("latin-1")
         table[number] = row
     return table
 
@@ -153,6 +175,9 @@ cdef object check_state(const State *state):
     cdef uint64_t orders = 0
     cdef uint64_t levels = 0
     for number in range(state.instruments_end):
+        if state.books[number].open != (state.books[number].instrument_id != 0
+                                        and not state.halts[number].halted):
+            return f"instrument {number} is open when it should not be, or closed"
         if state.books[number].instrument_id == 0:
             continue
         wrong = book_check(&state.books[number], &state.levels, &state.pool)
@@ -164,7 +189,7 @@ cdef object check_state(const State *state):
         return f"{orders} orders are in books, {state.pool.live} in the slab"
     if levels != state.levels.live:
         return f"{levels} levels are in books, {state.levels.live} in the pool"
-    return check_orders(state)
+    return check_orders(state) or check_client_ids(state)
 
 
 cdef object check_orders(const State *state):
@@ -189,13 +214,60 @@ cdef object check_orders(const State *state):
             if index_find(&state.index, state.pool.orders, order.account, order.user_ref_idx,
                           order.user_ref_num) != slot:
                 return f"order {order.order_id} is not in the index"
-    if live != state.pool.live or handles != state.index.count:
+        elif index_find_id(&state.by_id, state.pool.orders, order.order_id) != slot:
+            return f"private order {order.order_id} is not in the index of ids"
+    if live != state.pool.live or handles != state.index.count \
+            or live - handles != state.by_id.count:
         return f"{live} orders with {handles} handles are in the slab, counted otherwise"
     if options != state.pool.options_live:
         return f"{options} orders have options, {state.pool.options_live} options are kept"
     for slot in range(1, state.accounts_end):
         if state.accounts[slot].open_orders != counts.get(slot, 0):
             return f"account {state.accounts[slot].account_id} counts its open orders wrongly"
+    return None
+
+
+cdef object check_client_ids(const State *state):
+    """Ids of clients: each is carried by one live order, or stands in its account's queue."""
+    cdef const ClientIds *ids = &state.clients
+    cdef const ClientQueue *queue
+    cdef uint64_t carried = 0
+    cdef uint64_t queued = 0
+    cdef uint64_t steps
+    cdef uint32_t slot, entry, last
+    for slot in range(1, ids.slots_capacity):
+        entry = ids.by_slot[slot]
+        if entry == 0:
+            continue
+        carried += 1
+        if slot >= state.pool.used or state.pool.orders[slot].order_id == 0 \
+                or ids.entries[entry].order_id != state.pool.orders[slot].order_id \
+                or ids.entries[entry].account != state.pool.orders[slot].account \
+                or source_has_stream(state.pool.orders[slot].source):
+            return f"the order in slot {slot} does not carry the id that it is said to carry"
+    for slot in range(1, state.accounts_end):
+        queue = client_queue(ids, slot)
+        if queue == NULL:
+            break
+        steps = 0
+        last = 0
+        entry = queue.oldest
+        while entry:
+            if steps >= ids.count or ids.entries[entry].account != slot \
+                    or ids.entries[entry].order_id:
+                return f"the queue of ended ids of slot {slot} is wrong"
+            steps += 1
+            last = entry
+            entry = ids.entries[entry].next
+        if steps != queue.ended or last != queue.newest:
+            return f"the queue of ended ids of slot {slot} is counted wrongly"
+        queued += steps
+    if carried + queued != ids.count or ids.index.count != ids.count:
+        return f"{carried} ids are carried, {queued} have ended, {ids.count} are counted"
+    for entry in range(1, ids.used):
+        if ids.entries[entry].seq and client_find(ids, ids.entries[entry].account,
+                                                  ids.entries[entry].text) != entry:
+            return f"client id {entry} is not in the index"
     return None
 
 
@@ -234,11 +306,15 @@ cdef bytes hash_state(const State *state):
     hasher.add_number(state.generation)
     hasher.add_number(state.next_seq)
     hasher.add_number(state.last_time_ns)
+    hasher.add_number(state.clients.window_ns)
+    hasher.add_number(state.clients.kept_min)
+    hasher.add_number(state.clients.kept_max)
     hash_accounts(state, hasher)
     for number in range(state.instruments_end):
         if state.books[number].instrument_id:
             hasher.add(&state.instruments[number], sizeof(Definition))
             hasher.add_number(state.books[number].last_trade_units)
+            hasher.add(&state.halts[number], sizeof(Halt))
             hash_book(state, &state.books[number], hasher)
     hasher.flush()
     return hasher.hash.digest()
@@ -259,11 +335,31 @@ cdef int hash_accounts(const State *state, Hasher hasher) except -1:
             if last:
                 hasher.add_number(<uint64_t>channel << 32 | last)
         hasher.add_number(0)
+        hash_ended_ids(state, slot, hasher)
+    return 0
+
+
+cdef int hash_ended_ids(const State *state, uint32_t account, Hasher hasher) except -1:
+    """An account's queue of ids that no order carries any more."""
+    cdef const ClientQueue *queue = client_queue(&state.clients, account)
+    cdef uint32_t entry = queue.oldest if queue != NULL else 0
+    while entry:
+        hash_client_id(&state.clients.entries[entry], hasher)
+        hasher.add_number(state.clients.entries[entry].ended_ns)
+        entry = state.clients.entries[entry].next
+    hasher.add_number(0)
+    return 0
+
+
+cdef int hash_client_id(const ClientId *id, Hasher hasher) except -1:
+    hasher.add(id.text, CLIENT_TEXT_BYTES)
+    hasher.add_number(id.seq)
+    hasher.add_number(id.fingerprint)
     return 0
 
 
 cdef int hash_book(const State *state, const Book *book, Hasher hasher) except -1:
-    cdef uint32_t side, level, slot
+    cdef uint32_t side, level, slot, entry
     cdef const Order *order
     cdef Event event
     for side in range(2):
@@ -277,6 +373,9 @@ cdef int hash_book(const State *state, const Book *book, Hasher hasher) except -
                 hasher.add_number(order.chain_done_lots)
                 if order.options:
                     hasher.add(&state.pool.options[order.options], sizeof(ExtOptions))
+                entry = client_of_slot(&state.clients, slot)
+                if entry:
+                    hash_client_id(&state.clients.entries[entry], hasher)
                 slot = order.next
             level = state.levels.items[level].worse
     return 0
@@ -329,6 +428,12 @@ cdef list save_state(object owner, State *state, Py_ssize_t *views):
     header.options = pool.options_used
     header.orders = pool.used
     header.live = pool.live
+    header.window_ns = state.clients.window_ns
+    header.kept_min = state.clients.kept_min
+    header.kept_max = state.clients.kept_max
+    header.queues = min(state.clients.queues_capacity, state.accounts_end)
+    header.client_ids = state.clients.used
+    header.client_ids_known = state.clients.count
     trades = last_trades(state)
     tables = [
         region_of(owner, state.accounts, state.accounts_end * sizeof(Account), views)
@@ -339,6 +444,10 @@ cdef list save_state(object owner, State *state, Py_ssize_t *views):
         region_of(owner, pool.options, pool.options_used * sizeof(ExtOptions), views),
         region_of(owner, pool.clients, <size_t>pool.used * sizeof(ClientText), views),
         region_of(owner, pool.orders, <size_t>pool.used * sizeof(Order), views),
+        region_of(owner, state.halts, state.instruments_end * sizeof(Halt), views),
+        region_of(owner, state.clients.queues, header.queues * sizeof(ClientQueue), views),
+        region_of(owner, state.clients.entries, state.clients.used * sizeof(ClientId), views)
+        if state.clients.entries != NULL else bytes(sizeof(ClientId)),
     ]
     return [(<const unsigned char *>&header)[:sizeof(header)],
             region_of(owner, state.instruments, state.instruments_end * sizeof(Definition), views),
@@ -366,6 +475,8 @@ cdef int load_state(State *state, data) except -1:
         trouble = load_tables(state, &saved)
         if trouble == NULL:
             trouble = load_orders(state, &saved)
+        if trouble == NULL:
+            trouble = load_client_ids(state, &saved)
     if trouble != NULL:
         raise CoreError(f"not a saved state: {trouble.decode('ascii')}")
     return 0
@@ -375,22 +486,31 @@ cdef int find_sections(Sections *saved, const unsigned char[::1] view) except -1
     """Where each table begins. Raises CoreError when the sizes do not add up."""
     cdef SaveHeader *header = &saved.header
     cdef const unsigned char *at
+    cdef size_t head = HEADER_BYTES_1
     if <size_t>view.shape[0] < sizeof(SaveHeader):
         raise CoreError("not a saved state: it is too short")
-    memcpy(header, &view[0], sizeof(SaveHeader))
-    if header.magic[:8] != b"matchdst" or header.version != SAVE_VERSION:
+    memset(header, 0, sizeof(SaveHeader))
+    memcpy(header, &view[0], HEADER_BYTES_1)
+    if header.magic[:8] != b"matchdst" or not 1 <= header.version <= SAVE_VERSION:
         raise CoreError("not a saved state of this version")
+    if header.version > 1:
+        head = sizeof(SaveHeader)
+        memcpy(header, &view[0], head)
     if header.instruments > INSTRUMENTS or header.orders >> 32 or header.accounts == 0 \
             or header.generation == 0 or header.generation >> 16 or header.next_seq == 0:
         raise CoreError("not a saved state: a number in its header is out of range")
-    expected = sizeof(SaveHeader) + header.instruments * (sizeof(Definition) + sizeof(int64_t))
+    expected = head + header.instruments * (sizeof(Definition) + sizeof(int64_t))
     expected += header.accounts * <object>(sizeof(Account) + sizeof(Definition))
     expected += header.channels * <object>(CHANNELS * sizeof(uint32_t))
     expected += header.options * <object>sizeof(ExtOptions)
     expected += header.orders * <object>(sizeof(ClientText) + sizeof(Order))
+    if header.version > 1:
+        expected += header.instruments * <object>sizeof(Halt)
+        expected += header.queues * <object>sizeof(ClientQueue)
+        expected += header.client_ids * <object>sizeof(ClientId)
     if expected != view.shape[0]:
         raise CoreError(f"not a saved state: {view.shape[0]} bytes, not {expected}")
-    at = &view[0] + sizeof(SaveHeader)
+    at = &view[0] + head
     saved.instruments = <const Definition *>at
     at += header.instruments * sizeof(Definition)
     saved.last_trades = <const int64_t *>at
@@ -404,7 +524,14 @@ cdef int find_sections(Sections *saved, const unsigned char[::1] view) except -1
     saved.options = <const ExtOptions *>at
     at += <size_t>header.options * sizeof(ExtOptions)
     saved.clients = <const ClientText *>at
-    saved.orders = <const Order *>(at + header.orders * sizeof(ClientText))
+    at += header.orders * sizeof(ClientText)
+    saved.orders = <const Order *>at
+    at += header.orders * sizeof(Order)
+    saved.halts = <const Halt *>at
+    at += header.instruments * sizeof(Halt)
+    saved.queues = <const ClientQueue *>at
+    at += header.queues * sizeof(ClientQueue)
+    saved.client_ids = <const ClientId *>at
     return 0
 
 
@@ -417,6 +544,10 @@ cdef const char *load_tables(State *state, const Sections *saved) noexcept nogil
     state.generation = <uint16_t>saved.header.generation
     state.next_seq = saved.header.next_seq
     state.last_time_ns = saved.header.last_time_ns
+    if saved.header.version > 1:
+        state.clients.window_ns = saved.header.window_ns
+        state.clients.kept_min = saved.header.kept_min
+        state.clients.kept_max = saved.header.kept_max
     for index in range(1, saved.header.instruments):
         definition = &saved.instruments[index]
         if definition.base.kind == 0:
@@ -426,6 +557,10 @@ cdef const char *load_tables(State *state, const Sections *saved) noexcept nogil
                 or definition.base.instrument_id != index or definition.base.ext_count != 1 \
                 or terms.tick_units < 1 or saved.last_trades[index] < 0:
             return "the definition of an instrument is damaged"
+        if saved.header.version > 1:
+            if saved.halts[index].halted > 1:
+                return "the halt of an instrument is damaged"
+            state.halts[index] = saved.halts[index]
         state_define_instrument(state, &definition.base)
         state.books[index].last_trade_units = saved.last_trades[index]
     for index in range(1, saved.header.accounts):
@@ -445,7 +580,7 @@ cdef const char *load_account(State *state, const Sections *saved, uint32_t slot
     if definition.base.kind != EV_ACCOUNT_DEFINED or definition.ext.kind != EXT_ACCOUNT \
             or definition.base.ext_count != 1 or definition.base.account_id != old.account_id \
             or old.channels >= saved.header.channels + (old.channels == 0) \
-            or old.entry_disabled > 1 or old.stream_next == 0:
+            or old.entry_disabled > (ENTRY_DISABLED | ENTRY_KILLED) or old.stream_next == 0:
         return "the definition of an account is damaged"
     if account_slot(state, old.account_id):
         return "an account is defined twice"
@@ -519,3 +654,46 @@ cdef const char *load_order(State *state, const Sections *saved, uint32_t slot) 
     state.pool.orders[taken] = order[0]
     rest_order(state, book, taken, tick, saved.clients[slot].text, options)
     return NULL
+
+
+cdef const char *load_client_ids(State *state, const Sections *saved) noexcept nogil:
+    """Ended ids account by account, oldest first, then those that live orders carry."""
+    cdef const char *trouble = NULL
+    cdef const ClientId *old
+    cdef uint32_t slot, entry, order
+    if saved.header.version == 1:
+        return NULL
+    for slot in range(1, saved.header.queues):
+        trouble = load_queue(state, saved, slot)
+        if trouble != NULL:
+            return trouble
+    for entry in range(1, saved.header.client_ids):
+        old = &saved.client_ids[entry]
+        if old.seq == 0 or old.order_id == 0:
+            continue
+        order = index_find_id(&state.by_id, state.pool.orders, old.order_id)
+        if order == 0 or state.pool.orders[order].account != old.account \
+                or client_of_slot(&state.clients, order) \
+                or client_find(&state.clients, old.account, old.text):
+            return "the id of a live order is damaged"
+        client_link(&state.clients, load_client_id(state, old), order, old.order_id)
+    if state.clients.count != saved.header.client_ids_known:
+        return "its ids of clients are not as many as it says"
+    return NULL
+
+
+cdef const char *load_queue(State *state, const Sections *saved, uint32_t slot) noexcept nogil:
+    cdef uint32_t entry = saved.queues[slot].oldest
+    cdef const ClientId *old
+    while entry:
+        old = &saved.client_ids[entry]
+        if entry >= saved.header.client_ids or slot >= state.accounts_end or old.account != slot \
+                or old.seq == 0 or old.order_id or client_find(&state.clients, slot, old.text):
+            return "a queue of ended ids is damaged"
+        client_end(&state.clients, load_client_id(state, old), old.ended_ns)
+        entry = old.next
+    return NULL
+
+
+cdef uint32_t load_client_id(State *state, const ClientId *old) noexcept nogil:
+    return client_add(&state.clients, old.account, old.text, old.seq, old.fingerprint)

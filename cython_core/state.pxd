@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from cython_core.book cimport *
+from cython_core.client_ids cimport *
 from cython_core.event cimport *
 from cython_core.invariant cimport INVARIANT
 from cython_core.levels cimport *
@@ -18,6 +19,9 @@ from cython_core.risk cimport Limits
 cdef enum:
     INSTRUMENTS = 65536
     CHANNELS = 256              # user_ref_idx is one byte
+    # Bits of Account.entry_disabled.
+    ENTRY_DISABLED = 1          # by the account itself
+    ENTRY_KILLED = 2            # by an operator; only an operator takes it back
 
 # One cache line. Channel 0's last number is inline; the others share a lazily made row of 256.
 cdef struct Account:
@@ -37,6 +41,11 @@ cdef struct Definition:
     Event base
     Event ext
 
+# Whether an instrument is halted, and why, as the operator put it.
+cdef struct Halt:
+    uint64_t halted
+    char reason[24]
+
 cdef struct AccountEntry:
     uint32_t account_id
     uint32_t slot               # 0: empty
@@ -47,10 +56,11 @@ cdef struct Ranked:
 
 cdef struct State:
     Pool pool
-    OrderIndex index
+    OrderIndex index            # orders with a stream, by their handle
     LevelPool levels
     Book *books                 # by instrument id, all 65,536: untouched pages cost nothing
     Definition *instruments
+    Halt *halts                 # by instrument id
     uint32_t instruments_end    # highest defined id + 1
     # accounts have dense slots from 1, in the order of their definition
     Account *accounts
@@ -64,6 +74,10 @@ cdef struct State:
     uint32_t *channels
     uint32_t channels_end
     uint32_t channels_capacity
+    # private orders
+    OrderIndex by_id
+    ClientIds clients
+    uint64_t now_ns             # time of the command or event at hand
     # where the log is
     uint64_t next_seq
     uint64_t last_time_ns
@@ -73,6 +87,14 @@ cdef int state_init(State *state) except -1
 cdef void state_free(State *state) noexcept nogil
 cdef void state_define_account(State *state, const Event *event) noexcept nogil
 cdef void state_define_instrument(State *state, const Event *event) noexcept nogil
+cdef void state_set_rules(State *state, const Rules *rules) noexcept nogil
+cdef void state_halt(State *state, const Event *event) noexcept nogil
+cdef void rest_private(State *state, uint32_t slot) noexcept nogil
+cdef void forget_private(State *state, uint32_t slot) noexcept nogil
+cdef uint32_t remember_client(State *state, uint32_t account, const Event *command,
+                              const ExtClientId *id) noexcept nogil
+cdef void settle_client(State *state, uint32_t entry, uint32_t slot,
+                        uint64_t order_id) noexcept nogil
 cdef uint32_t channel_row(State *state) noexcept nogil
 cdef uint32_t *orders_by_id(const State *state, uint32_t account) noexcept nogil
 cdef Ranked *sort_ranked(Ranked *ranked, size_t count) noexcept nogil
@@ -147,13 +169,27 @@ cdef inline bint is_first(const Event *event) noexcept nogil:
     """Whether an event is the first of its command. A Fill never is (its flags are elsewhere)."""
     return event.kind != EV_FILL and event.flags & FLAG_FIRST
 
-cdef inline const ExtOptions *find_options(const Event *event) noexcept nogil:
-    """The option unit among an event's extension units, or NULL."""
+cdef inline const Event *find_extension(const Event *event, uint8_t kind) noexcept nogil:
+    """The extension unit of a kind among an event's, or NULL."""
     cdef uint32_t index
     for index in range(1, 1 + <uint32_t>event.ext_count):
-        if event[index].kind == EXT_OPTIONS:
-            return <const ExtOptions *>&event[index]
+        if event[index].kind == kind:
+            return &event[index]
     return NULL
+
+cdef inline const ExtOptions *find_options(const Event *event) noexcept nogil:
+    return <const ExtOptions *>find_extension(event, EXT_OPTIONS)
+
+cdef inline const ExtClientId *find_client_id(const Event *event) noexcept nogil:
+    return <const ExtClientId *>find_extension(event, EXT_CLIENT_ID)
+
+cdef inline const ExtOrigin *find_origin(const Event *event) noexcept nogil:
+    return <const ExtOrigin *>find_extension(event, EXT_ORIGIN)
+
+cdef inline void switch_entry(Account *account, uint8_t source, bint disable) noexcept nogil:
+    """Disable or enable order entry: the account's own switch, or the operator's."""
+    cdef uint8_t bit = ENTRY_KILLED if source == SOURCE_ADMIN else ENTRY_DISABLED
+    account.entry_disabled = account.entry_disabled & ~bit | (bit if disable else 0)
 
 cdef inline void count_message(Account *account, uint8_t source) noexcept nogil:
     """One more sequenced message, if the source has a stream."""
@@ -168,6 +204,8 @@ cdef inline void rest_order(State *state, Book *book, uint32_t slot, uint32_t ti
     book_add(book, &state.levels, state.pool.orders, slot, side_of(order.side), tick)
     if source_has_stream(order.source):
         index_insert(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
+    else:
+        rest_private(state, slot)
     state.accounts[order.account].open_orders += 1
 
 cdef inline void forget_order(State *state, uint32_t slot) noexcept nogil:
@@ -175,6 +213,8 @@ cdef inline void forget_order(State *state, uint32_t slot) noexcept nogil:
     cdef Order *order = &state.pool.orders[slot]
     if source_has_stream(order.source):
         index_remove(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
+    else:
+        forget_private(state, slot)
     state.accounts[order.account].open_orders -= 1
     if order.options:
         options_give(&state.pool, order.options)
@@ -198,7 +238,10 @@ cdef inline void fill_maker(State *state, Book *book, uint32_t slot, uint64_t lo
     forget_order(state, slot)
 
 cdef inline void start_session(State *state, uint16_t generation) noexcept nogil:
-    """Streams restart at 1, user_ref_nums at 0; no order has a handle until it is announced."""
+    """Streams restart at 1, user_ref_nums at 0; no order has a handle until it is announced.
+
+    Private orders have none; they stay what they are.
+    """
     cdef uint32_t slot
     state.generation = generation
     for slot in range(1, state.accounts_end):
@@ -210,12 +253,13 @@ cdef inline void start_session(State *state, uint16_t generation) noexcept nogil
     index_init(&state.index)
 
 cdef inline void announce_order(State *state, uint32_t slot) noexcept nogil:
-    """A GTC order gets its number in the new session."""
+    """A GTC order gets its number in the new session. A private one has none, before or after."""
     cdef Order *order = &state.pool.orders[slot]
     cdef Account *account = &state.accounts[order.account]
+    if not source_has_stream(order.source):
+        return
     order.user_ref_num = last_number(state, account, order.user_ref_idx) + 1
     order.chain_done_lots = 0
     set_last_number(state, account, order.user_ref_idx, order.user_ref_num)
-    if source_has_stream(order.source):
-        index_insert(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
+    index_insert(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
     count_message(account, order.source)

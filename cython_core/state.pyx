@@ -1,5 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""The parts of the matcher's state that do not run once per order."""
+# cython: cdivision=True
+"""The parts of the matcher's state that do not run once per order.
+
+cdivision: the only division is of unsigned numbers, by one that is not 0.
+"""
 
 from libc.stdlib cimport calloc, free, malloc
 
@@ -9,9 +13,12 @@ cdef int state_init(State *state) except -1:
     memset(state, 0, sizeof(State))
     state.books = <Book *>memory_grow(NULL, 0, INSTRUMENTS * sizeof(Book))
     state.instruments = <Definition *>memory_grow(NULL, 0, INSTRUMENTS * sizeof(Definition))
-    if state.books == NULL or state.instruments == NULL:
+    state.halts = <Halt *>memory_grow(NULL, 0, INSTRUMENTS * sizeof(Halt))
+    if state.books == NULL or state.instruments == NULL or state.halts == NULL:
         raise MemoryError("no address space for the instrument tables")
     index_init(&state.index)
+    index_init(&state.by_id)
+    client_ids_init(&state.clients)
     pool_grow(&state.pool)
     levels_grow(&state.levels)
     state.accounts_end = 1
@@ -27,11 +34,14 @@ cdef void state_free(State *state) noexcept nogil:
         book_free(&state.books[instrument])
     memory_free(state.books, INSTRUMENTS * sizeof(Book))
     memory_free(state.instruments, INSTRUMENTS * sizeof(Definition))
+    memory_free(state.halts, INSTRUMENTS * sizeof(Halt))
     memory_free(state.accounts, state.accounts_capacity * sizeof(Account))
     memory_free(state.account_units, state.accounts_capacity * sizeof(Definition))
     memory_free(state.channels, <size_t>state.channels_capacity * CHANNELS * sizeof(uint32_t))
     free(state.account_map)
     index_free(&state.index)
+    index_free(&state.by_id)
+    client_ids_free(&state.clients)
     pool_free(&state.pool)
     levels_free(&state.levels)
     memset(state, 0, sizeof(State))
@@ -98,9 +108,65 @@ cdef void state_define_instrument(State *state, const Event *event) noexcept nog
     book.instrument_id = event.instrument_id
     set_tick(book, tick_units)
     book.quantity_max_lots = ext.quantity_max_lots
+    book.open = not state.halts[event.instrument_id].halted
     memcpy(&state.instruments[event.instrument_id], event, sizeof(Definition))
     if event.instrument_id >= state.instruments_end:
         state.instruments_end = <uint32_t>event.instrument_id + 1
+
+
+cdef void state_halt(State *state, const Event *event) noexcept nogil:
+    """EV_INSTRUMENT_HALTED and EV_INSTRUMENT_RESUMED."""
+    cdef Halt *halt = &state.halts[event.instrument_id]
+    cdef const ExtOrigin *origin = find_origin(event)
+    memset(halt, 0, sizeof(Halt))
+    halt.halted = event.kind == EV_INSTRUMENT_HALTED
+    if halt.halted and origin != NULL:
+        memcpy(halt.reason, origin.reason, 24)
+    state.books[event.instrument_id].open = not halt.halted
+
+
+cdef void state_set_rules(State *state, const Rules *rules) noexcept nogil:
+    state.clients.window_ns = rules.window_ns
+    state.clients.kept_min = rules.kept_min
+    state.clients.kept_max = rules.kept_max
+
+
+# ---- private orders -------------------------------------------------------------------------
+
+cdef void rest_private(State *state, uint32_t slot) noexcept nogil:
+    """An order without a stream came to rest: it is found by its id."""
+    index_put(&state.by_id, index_tag_of_id(state.pool.orders[slot].order_id), slot)
+
+
+cdef void forget_private(State *state, uint32_t slot) noexcept nogil:
+    """An order without a stream is no more; its client's id has ended."""
+    cdef uint32_t entry = client_unlink(&state.clients, slot)
+    index_take(&state.by_id, index_tag_of_id(state.pool.orders[slot].order_id), slot)
+    if entry:
+        client_end(&state.clients, entry, state.now_ns)
+
+
+cdef uint32_t remember_client(State *state, uint32_t account, const Event *command,
+                              const ExtClientId *id) noexcept nogil:
+    """The id of the command whose first event is the next one; returns its entry.
+
+    Makes room first: ids of the same account, and of another, each in its turn.
+    """
+    client_forget(&state.clients, account, state.now_ns)
+    client_forget(&state.clients, 1 + <uint32_t>(state.next_seq % (state.accounts_end - 1)),
+                  state.now_ns)
+    return client_add(&state.clients, account, id.text, state.next_seq, fingerprint_of(command))
+
+
+cdef void settle_client(State *state, uint32_t entry, uint32_t slot,
+                        uint64_t order_id) noexcept nogil:
+    """An order was matched: its id (0 for none) is carried on by what rests, or it has ended."""
+    if entry == 0:
+        return
+    if slot and state.pool.orders[slot].order_id == order_id:
+        client_link(&state.clients, entry, slot, order_id)
+    else:
+        client_end(&state.clients, entry, state.now_ns)
 
 
 cdef uint32_t channel_row(State *state) noexcept nogil:

@@ -58,6 +58,7 @@ class Order:
     entered_lots: int = 0
     filled_lots: int = 0
     taken_off_lots: int = 0
+    client_order_id: str = ""
 
     @property
     def is_buy(self) -> bool:
@@ -90,8 +91,22 @@ class Account:
 
     definition: dict[str, Any]
     entry_disabled: bool = False
+    killed: bool = False
     last_number: dict[int, int] = field(default_factory=dict)
     stream_next: int = 1
+
+
+@dataclass
+class ClientId:
+    """An id that a client gave: where its first answer is, and when its last order ended."""
+
+    seq: int
+    ended_ns: int | None = None
+
+
+# At most so many ids are forgotten at once, of one account.
+FORGOTTEN_AT_ONCE = 4
+DEFAULT_RULES = {"window_ns": 86_400 * 10**9, "kept_min": 100_000, "kept_max": 10_000_000}
 
 
 def is_market(price_units: int) -> bool:
@@ -107,6 +122,10 @@ class NaiveVenue:
         self.accounts: dict[int, Account] = {}
         self.resting: dict[int, list[Order]] = {}
         self.last_trade: dict[int, int] = {}
+        self.halts: dict[int, str] = {}
+        # By account, then text; a dictionary keeps the order in which ids ended.
+        self.client_ids: dict[int, dict[str, ClientId]] = {}
+        self.rules = dict(DEFAULT_RULES)
         self.next_seq = 1
         self.last_time_ns = 0
         self.generation = 1
@@ -121,6 +140,12 @@ class NaiveVenue:
             Kind.CMD_SESSION_ROLL: self._session_roll,
             Kind.CMD_DEFINE_INSTRUMENT: self._define_instrument,
             Kind.CMD_DEFINE_ACCOUNT: self._define_account,
+            Kind.CMD_HALT_INSTRUMENT: self._halt, Kind.CMD_RESUME_INSTRUMENT: self._halt,
+            Kind.CMD_ADMIN_ACT: self._admin_act, Kind.CMD_SET_RULES: self._set_rules,
+        }
+        self.private_handlers = {
+            Kind.CMD_ENTER: self._private_enter, Kind.CMD_REPLACE: self._private_replace,
+            Kind.CMD_CANCEL: self._private_cancel, Kind.CMD_MODIFY: self._private_modify,
         }
 
     def apply(self, commands: list[Command], generation: int, time_ns: int) -> list[EventDict]:
@@ -130,7 +155,8 @@ class NaiveVenue:
             return self.events
         for command in commands:
             self.time_ns = max(self.last_time_ns, time_ns)
-            self.handlers[command.kind](command)
+            handlers = self.private_handlers if command.is_private else {}
+            handlers.get(command.kind, self.handlers[command.kind])(command)
         return self.events
 
     # Queries
@@ -177,7 +203,7 @@ class NaiveVenue:
     def _reason_against_entry(self, command: Command, account: Account) -> int | None:
         if Flag.RATE_EXCEEDED in command.flags:
             return Reject.RISK_MESSAGE_RATE
-        if account.entry_disabled:
+        if account.entry_disabled or account.killed:
             return Reject.FIRM
         if Flag.DOOR_REASON in command.flags:
             return command.door_reason
@@ -187,6 +213,8 @@ class NaiveVenue:
             return Reject.OTHER
         if command.instrument_id not in self.instruments:
             return Reject.SYMBOL
+        if command.instrument_id in self.halts:
+            return Reject.HALTED
         instrument = self.instruments[command.instrument_id]
         if not 0 < command.quantity_lots <= instrument["quantity_max_lots"]:
             return Reject.QUANTITY
@@ -297,6 +325,7 @@ class NaiveVenue:
     def _remove(self, order: Order) -> None:
         resting = self.resting[order.instrument_id]
         self.resting[order.instrument_id] = [other for other in resting if other is not order]
+        self._end_id(order.account_id, order.client_order_id)
 
     # Replace
 
@@ -307,18 +336,14 @@ class NaiveVenue:
         original = self._live(command, command.orig_user_ref_num)
         if original is None:
             return None
-        reason = None
-        if Flag.RATE_EXCEEDED in command.flags:
-            reason = Reject.RISK_MESSAGE_RATE
-        elif account.entry_disabled:
-            reason = Reject.FIRM
-        elif Flag.DOOR_REASON in command.flags and Flag.UNSERVED in command.flags:
+        reason = self._reason_against_replace(command, account, original)
+        if reason is None and Flag.DOOR_REASON in command.flags and Flag.UNSERVED in command.flags:
             reason = command.door_reason
         if reason is not None:
             account.last_number[command.user_ref_idx] = command.user_ref_num
             return self._reject(command, reason)
         order = _replacement_of(command, original, self.next_seq)
-        if not self._replacement_is_good(command, original, order, account):
+        if self._reason_against_terms(command, original, order, account) is not None:
             return self._refuse_replace(command, original)
         account.last_number[command.user_ref_idx] = command.user_ref_num
         self._remove(original)
@@ -326,19 +351,32 @@ class NaiveVenue:
         self._emit_replaced(command, original, order)
         return self._trade_and_rest(order)
 
-    def _replacement_is_good(self, command: Command, original: Order, order: Order,
-                             account: Account) -> bool:
+    def _reason_against_replace(self, command: Command, account: Account,
+                                original: Order) -> int | None:
+        """What forbids any replace now, whatever its terms."""
+        if Flag.RATE_EXCEEDED in command.flags:
+            return Reject.RISK_MESSAGE_RATE
+        if account.entry_disabled or account.killed:
+            return Reject.FIRM
+        return Reject.HALTED if original.instrument_id in self.halts else None
+
+    def _reason_against_terms(self, command: Command, original: Order, order: Order,
+                              account: Account) -> int | None:
         instrument = self.instruments[original.instrument_id]
-        return (
-            Flag.DOOR_REASON not in command.flags
-            and command.time_in_force in TIMES_IN_FORCE
-            and 0 < command.quantity_lots <= instrument["quantity_max_lots"]
-            and command.quantity_lots > original.chain_done_lots
-            and _price_is_good(command.price_units, instrument)
-            and (order.side == original.side or (order.side in "STE" and original.side in "STE"))
-            and _minimum_is_good(order, order.open_lots)
-            and self._reason_of_risk(account, order, command.quantity_lots, is_new=False) is None
-        )
+        if Flag.DOOR_REASON in command.flags:
+            return command.door_reason
+        if command.time_in_force not in TIMES_IN_FORCE:
+            return Reject.OTHER
+        if not 0 < command.quantity_lots <= instrument["quantity_max_lots"] \
+                or command.quantity_lots <= original.chain_done_lots:
+            return Reject.QUANTITY
+        if not _price_is_good(command.price_units, instrument):
+            return Reject.PRICE
+        if order.side != original.side and not (order.side in "STE" and original.side in "STE"):
+            return Reject.SIDE
+        if not _minimum_is_good(order, order.open_lots):
+            return Reject.MIN_QUANTITY
+        return self._reason_of_risk(account, order, command.quantity_lots, is_new=False)
 
     def _refuse_replace(self, command: Command, original: Order) -> None:
         event = {**_command_fields(command, Kind.REPLACE_REFUSED),
@@ -413,9 +451,10 @@ class NaiveVenue:
     def _action_is_open(self, command: Command) -> bool:
         """Consume the number of an account action; say whether it is to be carried out."""
         account = self.accounts[command.account_id]
-        if command.user_ref_num <= account.last_number.get(command.user_ref_idx, 0):
-            return False
-        account.last_number[command.user_ref_idx] = command.user_ref_num
+        if not command.is_private:
+            if command.user_ref_num <= account.last_number.get(command.user_ref_idx, 0):
+                return False
+            account.last_number[command.user_ref_idx] = command.user_ref_num
         if Flag.DOOR_REASON in command.flags:
             self._reject(command, command.door_reason)
             return False
@@ -429,14 +468,17 @@ class NaiveVenue:
             return
         self._emit_action(Kind.MASS_CANCELED, command)
         for order in self.live_orders():
-            if order.has_stream and _mass_cancel_covers(command, order):
+            if (order.has_stream or command.is_private) and _mass_cancel_covers(command, order):
                 self._take_off(order, order.open_lots, "U")
 
     def _order_entry(self, command: Command) -> None:
         if not self._action_is_open(command):
             return
         disable = command.kind == Kind.CMD_DISABLE_ENTRY
-        self.accounts[command.account_id].entry_disabled = disable
+        if command.source == Source.ADMIN:
+            self.accounts[command.account_id].killed = disable
+        else:
+            self.accounts[command.account_id].entry_disabled = disable
         self._emit_action(Kind.ENTRY_DISABLED if disable else Kind.ENTRY_ENABLED, command)
 
     def _emit_action(self, kind: Kind, command: Command) -> None:
@@ -449,7 +491,130 @@ class NaiveVenue:
                     "next_user_ref_num": min(last + 1, NUMBER_MAX)})
         self._count_message(command)
 
+    # Private commands: no numbers, orders by id, and an answer to each
+
+    def _private_order(self, command: Command) -> Order | None:
+        """The live order of the account that the command names; an OUCH order by both names."""
+        for order in self.live_orders():
+            if order.order_id == command.order_id and order.account_id == command.account_id:
+                named = (command.user_ref_idx, command.orig_user_ref_num or command.user_ref_num)
+                if not order.has_stream or named == (order.user_ref_idx, order.user_ref_num):
+                    return order
+        return None
+
+    def _is_duplicate(self, command: Command) -> bool:
+        known = self.client_ids.get(command.account_id, {}).get(command.client_order_id)
+        if not command.client_order_id or known is None:
+            return False
+        self._reject(command, Reject.DUPLICATE_CLIENT_ID, known.seq)
+        return True
+
+    def _private_enter(self, command: Command) -> None:
+        if self._is_duplicate(command):
+            return
+        self._remember(command)
+        reason = self._reason_against_entry(command, self.accounts[command.account_id])
+        if reason is not None:
+            return self._reject_for_good(command, reason)
+        order = _order_of(command, self.next_seq)
+        order.client_order_id = command.client_order_id
+        self._emit_order(Kind.ACCEPTED, order, first=True, flags=command.flags | Flag.FIRST,
+                         **_raw_field(command), **_private_fields(command))
+        return self._trade_and_settle(order)
+
+    def _trade_and_settle(self, order: Order) -> None:
+        self._trade_and_rest(order)
+        if all(order is not other for other in self.live_orders()):
+            self._end_id(order.account_id, order.client_order_id)
+
+    def _reject_for_good(self, command: Command, reason: int) -> None:
+        self._reject(command, reason)
+        self._end_id(command.account_id, command.client_order_id)
+
+    def _private_replace(self, command: Command) -> None:
+        if self._is_duplicate(command):
+            return
+        self._remember(command)
+        account = self.accounts[command.account_id]
+        original = self._private_order(command)
+        if original is None:
+            return self._reject_for_good(command, Reject.UNKNOWN_ORDER)
+        if original.has_stream:
+            return self._reject_for_good(command, Reject.OTHER_DOOR)
+        order = _replacement_of(command, original, self.next_seq)
+        order.client_order_id = command.client_order_id or original.client_order_id
+        reason = self._reason_against_replace(command, account, original)
+        if reason is None:
+            reason = self._reason_against_terms(command, original, order, account)
+        if reason is not None:
+            return self._reject_for_good(command, reason)
+        if not command.client_order_id:
+            original.client_order_id = ""
+        self._remove(original)
+        original.taken_off_lots += original.open_lots
+        self._emit_replaced(command, original, order)
+        return self._trade_and_settle(order)
+
+    def _private_cancel(self, command: Command) -> None:
+        order = self._private_order(command)
+        if order is None:
+            return self._reject(command, Reject.UNKNOWN_ORDER)
+        new_open_lots = max(0, command.quantity_lots - order.chain_done_lots)
+        if new_open_lots >= order.open_lots:
+            return self._reject(command, Reject.NOT_SMALLER)
+        return self._take_off(order, order.open_lots - new_open_lots, "U", command)
+
+    def _private_modify(self, command: Command) -> None:
+        self._reject(command, Reject.OTHER_DOOR)
+
+    # Ids of clients
+
+    def _remember(self, command: Command) -> None:
+        """A new id comes in; a few old ones of the account may go, and of another in its turn."""
+        if not command.client_order_id:
+            return
+        accounts = list(self.accounts)
+        for account_id in (command.account_id, accounts[self.next_seq % len(accounts)]):
+            self._forget(account_id)
+        known = self.client_ids.setdefault(command.account_id, {})
+        known[command.client_order_id] = ClientId(self.next_seq)
+
+    def _forget(self, account_id: int) -> None:
+        for _ in range(FORGOTTEN_AT_ONCE):
+            known = self.client_ids.get(account_id, {})
+            ended = {text: one for text, one in known.items() if one.ended_ns is not None}
+            if len(ended) <= self.rules["kept_min"]:
+                return
+            text, oldest = next(iter(ended.items()))
+            is_old = self.time_ns - oldest.ended_ns >= self.rules["window_ns"]
+            if not is_old and sum(map(len, self.client_ids.values())) < self.rules["kept_max"]:
+                return
+            del known[text]
+
+    def _end_id(self, account_id: int, text: str) -> None:
+        """No live order carries the id any more: it goes behind those that ended before."""
+        known = self.client_ids.get(account_id, {})
+        if text:
+            known[text].ended_ns = self.time_ns
+            known[text] = known.pop(text)
+
     # What the venue does to itself
+
+    def _halt(self, command: Command) -> None:
+        if command.instrument_id not in self.instruments:
+            return self._reject(command, Reject.SYMBOL)
+        self.halts.pop(command.instrument_id, None)
+        if command.kind == Kind.CMD_RESUME_INSTRUMENT:
+            return self._emit(_command_fields(command, Kind.INSTRUMENT_RESUMED))
+        self.halts[command.instrument_id] = command.reason
+        return self._emit(_command_fields(command, Kind.INSTRUMENT_HALTED))
+
+    def _admin_act(self, command: Command) -> None:
+        self._emit(_command_fields(command, Kind.ADMIN_ACT))
+
+    def _set_rules(self, command: Command) -> None:
+        self.rules = dict(command.definition)
+        self._emit({**_command_fields(command, Kind.RULES_SET), **command.definition})
 
     def _session_roll(self, command: Command) -> None:
         self.generation += 1
@@ -464,11 +629,12 @@ class NaiveVenue:
         started.pop("origin", None)
         self._emit({**started, "first": False, "generation": self.generation})
         for order in self.live_orders():
-            numbers = self.accounts[order.account_id].last_number
-            order.user_ref_num = numbers.get(order.user_ref_idx, 0) + 1
-            numbers[order.user_ref_idx] = order.user_ref_num
-            order.chain_done_lots = order.filled_lots = order.taken_off_lots = 0
-            order.entered_lots = order.open_lots
+            if order.has_stream:
+                numbers = self.accounts[order.account_id].last_number
+                order.user_ref_num = numbers.get(order.user_ref_idx, 0) + 1
+                numbers[order.user_ref_idx] = order.user_ref_num
+                order.chain_done_lots = order.filled_lots = order.taken_off_lots = 0
+                order.entered_lots = order.open_lots
             self._emit_order(Kind.ANNOUNCED, order, first=False, flags=order.flags)
 
     def _define_instrument(self, command: Command) -> None:
@@ -497,15 +663,17 @@ class NaiveVenue:
         if owner.source in (Source.TCP, Source.UDP):
             self.accounts[owner.account_id].stream_next += 1
 
-    def _reject(self, command: Command, reason: int) -> None:
+    def _reject(self, command: Command, reason: int, first_seq: int | None = None) -> None:
         event = {**_command_fields(command, Kind.REJECTED), "reason": int(reason),
-                 "command": KIND_NAMES[command.kind]}
+                 "command": KIND_NAMES[command.kind], **_private_fields(command, first_seq)}
         if command.kind in ACTIONS:
             event.update(_action_fields(command))
         else:
             event.update(_order_fields(command), flags=command.flags | Flag.FIRST)
         if command.kind == Kind.CMD_REPLACE:
             event.update(_replace_command_fields(command))
+            if first_seq is not None and command.has_origin:
+                event["orig_order_id"] = command.order_id
         self._emit({**event, **_option_fields(command.options), **_raw_field(command)})
         self._count_message(command)
 
@@ -531,7 +699,7 @@ class NaiveVenue:
             "order_id": order.order_id, "side": order.side, "price_units": order.price_units,
             "quantity_lots": quantity_lots, "remaining_lots": order.open_lots, "reason": reason,
             "command": KIND_NAMES[command.kind if command else Kind.EMPTY],
-            "command_quantity": min(command.quantity_lots, NUMBER_MAX) if command else 0,
+            "command_quantity": _told_quantity(command), **_told_origin(command),
         })
         self._count_message(order)
 
@@ -547,7 +715,8 @@ class NaiveVenue:
             raise OracleError("two live orders have the same id")
         for order in live:
             _check_order(order)
-            if order.user_ref_num > self.last_number(order.account_id, order.user_ref_idx):
+            if order.has_stream and order.user_ref_num > self.last_number(
+                    order.account_id, order.user_ref_idx):
                 raise OracleError(f"order {order.order_id} has a number not yet used")
         for instrument_id in self.resting:
             buys, sells = self.orders(instrument_id)
@@ -588,6 +757,17 @@ def _minimum_is_good(terms: Command | Order, quantity_lots: int) -> bool:
     if minimum_lots == 0:
         return True
     return terms.time_in_force == IOC and minimum_lots <= quantity_lots
+
+
+def _told_quantity(command: Command | None) -> int:
+    """The size that a cancel meant: 32 bits on the wire, all of it from elsewhere."""
+    if command is None or command.is_private:
+        return command.quantity_lots if command else 0
+    return min(command.quantity_lots, NUMBER_MAX)
+
+
+def _told_origin(command: Command | None) -> EventDict:
+    return _private_fields(command) if command is not None else {}
 
 
 def _mass_cancel_covers(command: Command, order: Order) -> bool:

@@ -110,9 +110,29 @@ class VenuePair:
         assert matcher.last_time_ns == oracle.last_time_ns
         assert matcher.generation == oracle.generation
         assert matcher.resting_orders == len(oracle.live_orders())
+        assert matcher.rules() == oracle.rules
+        halts = {number: row["halt_reason"] for number, row in matcher.instruments().items()
+                 if row["halted"]}
+        assert halts == oracle.halts
         for instrument_id in oracle.instruments:
             self._compare_book(instrument_id)
         self._compare_accounts()
+        self._compare_client_ids()
+
+    def _compare_client_ids(self) -> None:
+        """Both remember the same ids, and know which live order carries which."""
+        known = 0
+        for account_id in self.oracle.accounts:
+            ids = self.oracle.client_ids.get(account_id, {})
+            known += len(ids)
+            for text, one in ids.items():
+                found = self.matcher.find_client_order(account_id, text)
+                assert found is not None and found[0] == one.seq
+            carried = {order.order_id: order.client_order_id
+                       for order in self.oracle.live_orders()
+                       if order.account_id == account_id and order.client_order_id}
+            assert self.matcher.client_ids(account_id) == carried
+        assert self.matcher.client_ids_known == known
 
     def _compare_book(self, instrument_id: int) -> None:
         bids, asks = self.matcher.levels(instrument_id, LEVELS_MAX)
@@ -133,7 +153,8 @@ class VenuePair:
             used = {idx: number for idx, number in account.last_number.items() if number}
             assert table[account_id] == {
                 **account.definition, "open_orders": open_orders[account_id],
-                "entry_disabled": account.entry_disabled, "stream_next": account.stream_next,
+                "entry_disabled": account.entry_disabled, "killed": account.killed,
+                "stream_next": account.stream_next,
                 "last_user_ref_num": {0: 0} | used}
 
     def save(self) -> None:
@@ -183,6 +204,22 @@ class VenuePair:
                     for side in self.oracle.orders(instrument_id) for order in side]
         assert [(event["order_id"], event["quantity_lots"]) for event in exported] == [
             (order.order_id, order.open_lots) for order in expected]
+        for event, order in zip(exported, expected, strict=True):
+            assert event.get("chain_done_lots", 0) == order.chain_done_lots
+            assert event.get("client_order_id", "") == order.client_order_id
+        self._compare_filtered_export(expected)
+
+    def _compare_filtered_export(self, every: list[Order]) -> None:
+        for account_id in self.oracle.accounts:
+            for instrument_id in (0, *self.oracle.instruments):
+                found = self.matcher.export_orders(account_id, instrument_id).dicts()
+                assert [event["order_id"] for event in found] == sorted(
+                    order.order_id for order in every if order.account_id == account_id
+                    and instrument_id in (0, order.instrument_id))
+        for instrument_id in self.oracle.instruments:
+            found = self.matcher.export_orders(instrument_id=instrument_id).dicts()
+            assert [event["order_id"] for event in found] == [
+                order.order_id for order in every if order.instrument_id == instrument_id]
 
     def _count_streams(self) -> None:
         """What the sessions will count from the log is what the matcher counted."""
@@ -224,4 +261,6 @@ def _fields_of(order: Order) -> dict[str, Any]:
         "client_order": order.client_order, "post_only": Flag.POST_ONLY in order.flags,
         "flags": order.flags, "chain_done_lots": order.chain_done_lots,
     }
+    if order.client_order_id:
+        fields["client_order_id"] = order.client_order_id
     return {**fields, "options": order.options} if order.options else fields

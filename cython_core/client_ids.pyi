@@ -1,0 +1,1 @@
+# Compiled code for other modules of the core; nothing here is for Python.
