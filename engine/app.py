@@ -21,12 +21,17 @@ from engine.api.gateway import Gateway
 from engine.api.keys import KeyFile
 from engine.api.operations import Operations
 from engine.api.reads import ReadRoutes
+from engine.api.route import ApiError, Headers, Identity
 from engine.api.terms import Instruments
 from engine.api.venue import Clients, VenueRoutes
 from engine.api.watch import Watch
-from engine.config import Settings
+from engine.config import Settings, is_loopback
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
+from engine.feed.history import History
+from engine.feed.server import Page
+from engine.feed.server import Server as FeedServer
+from engine.feed.stage import Feed
 from engine.intake.registry import Registry
 from engine.intake.tcp import Door
 from engine.journal.journal import Journal, Recovered
@@ -103,6 +108,13 @@ class App:
         self.ports: dict[str, int] = {}
         self._add_routes()
 
+        # 6. The feed: what the market shows goes out to subscribers.
+        self.feed = Feed(config.feed, self.market, History(), self.metrics, self._log_id,
+                         lambda: self.market.applied_seq == self.matcher.next_seq - 1,
+                         self._token_owner, self._demo)
+        self.feed_server = FeedServer(self.feed, self._feed_page)
+        self.operations.watch.feed = self.feed
+
         # Beside the path: what can be read off, and what the command line asks of a running venue.
         self._make_gauges()
         self.control = ControlServer(config.data_dir, {"status": self._status,
@@ -129,7 +141,7 @@ class App:
                      lambda: self.door.listening and not self.commands.closed)
 
     def _clients(self) -> Clients:
-        return Clients(0, self.registry.live_count(),
+        return Clients(len(self.feed.connected), self.registry.live_count(),
                        self.http.connection_count if self.http else 0)
 
     def _make_gauges(self) -> None:
@@ -184,6 +196,33 @@ class App:
         """Take orders over TCP; returns the port."""
         self.ports["order_entry"] = port = await self.door.listen()
         return port
+
+    async def listen_feed(self) -> None:
+        """Serve market data over WebSocket."""
+        self.ports["feed"] = await self.feed_server.start()
+
+    async def close_feed(self) -> None:
+        """Tell feed clients that the venue stops, and close their connections."""
+        await self.feed_server.close()
+
+    def _log_id(self) -> str:
+        return f"{self.journal.log_id.hex()}-{self.journal.incarnation}"
+
+    def _token_owner(self, token: str) -> Identity | None:
+        try:
+            return self.auth.by_token(token)
+        except ApiError:
+            return None
+
+    def _demo(self) -> Identity | None:
+        """Who acts without credentials on the feed, if anybody may."""
+        return self.auth.demo if is_loopback(self.settings.config.feed.host) else None
+
+    async def _feed_page(self, path: bytes, query: bytes, headers: Headers,
+                         address: str) -> Page:
+        """A page of the gateway's that the feed's port answers too."""
+        reply = await self.gateway.answer("GET", path, query, headers, b"", address)
+        return reply.status, [(b"content-type", reply.content_type), *reply.headers], reply.body
 
     async def listen_http(self) -> None:
         """Serve the gateway. Order entry listens by then: BlackSheep and uvicorn take a while to

@@ -39,7 +39,8 @@ def run(settings: Settings) -> int:
     Raises EngineError (its `exit_code` says which) when the venue cannot start or has to stop.
     """
     log.configure(settings.config.log.level, settings.config.log.format)
-    _allow_files(settings.config.order_entry.connections_max + FILES_BESIDE)
+    config = settings.config
+    _allow_files(config.order_entry.connections_max + config.feed.clients_max + FILES_BESIDE)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_until_signal(settings))
     return 0
@@ -88,6 +89,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         await app.control.start()
         port = await app.listen_order_entry()
         timers = app.start_timers()
+        await app.listen_feed()
         await _unless_failed([*stages, *timers], app.listen_http())
         gc.collect()
         # What start-up made lives as long as the process: no collection need look at it again.
@@ -109,6 +111,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         app.vitals.stop()
         app.control.close()
         app.door.stop_reading()
+        await app.close_feed()
         await app.close_http()
         await _cancel([*timers, *stages])
         await app.door.shut("the venue stops")
@@ -143,6 +146,7 @@ async def _drain(app: App, stages: Tasks) -> None:
             await asyncio.wait_for(asyncio.shield(stage), DRAIN_S)
         except TimeoutError:
             raise StageError(f"{stage.get_name()} did not drain within {DRAIN_S:.0f} s") from None
+    app.feed.finish()
 
 
 async def _unless_failed(tasks: Tasks, work: Coroutine[Any, Any, Any]) -> None:

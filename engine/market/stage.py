@@ -129,6 +129,8 @@ class Market:
         # over before the venue listens.
         self.instruments: dict[int, Instrument] = {}
         self._statuses: dict[int, Status] = {}
+        # Grows with every change of a status, so that a reader sees at once whether to look.
+        self.status_changes = 0
         self._define_all(instruments)
 
         # What was: the log. Positions of readers are good for one log and incarnation.
@@ -218,8 +220,10 @@ class Market:
     def _answer(self, answer: Answer) -> None:
         if answer.kind == Kind.INSTRUMENT_HALTED:
             self._statuses[answer.instrument_id] = Status("halted", answer.text, answer.seq)
+            self.status_changes += 1
         elif answer.kind == Kind.INSTRUMENT_RESUMED:
             self._statuses[answer.instrument_id] = Status("trading", answer.text, answer.seq)
+            self.status_changes += 1
         waiting = self.pending.pop(answer.request_id, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)

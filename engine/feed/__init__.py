@@ -1,0 +1,1 @@
+"""The feed: durable events become market data and private reports over WebSocket."""
