@@ -15,11 +15,15 @@ from cython_core.ouch import SymbolTable
 from cython_core.stream import Streams, WireNames
 from engine import clock
 from engine.api.account import AccountRoutes
+from engine.api.admin import AdminRoutes, Parts
 from engine.api.auth import Auth, demo_account
+from engine.api.desk import Desk
 from engine.api.docs import DocsDesk
+from engine.api.find import Finder
 from engine.api.gateway import Gateway
 from engine.api.keys import KeyFile
 from engine.api.operations import Operations
+from engine.api.orders import OrderRoutes
 from engine.api.reads import ReadRoutes
 from engine.api.route import ApiError, Headers, Identity
 from engine.api.terms import Instruments
@@ -102,6 +106,7 @@ class App:
         self.auth = Auth(config.api, settings.accounts,
                          KeyFile(config.data_dir, config.api.master_secret_file))
         self.gateway = Gateway(self.auth, config.api.requests_per_second)
+        self.desk = Desk(self.commands, self.market, lambda of: self.registry.seat(of).window)
         self.operations = Operations(self._watch())
         self.gateway.observe = self.operations.http.observe
         self.http: Server | None = None
@@ -126,6 +131,11 @@ class App:
         instruments = Instruments(self.settings.instruments)
         self.gateway.add(AccountRoutes(self.settings.accounts, self.matcher).routes())
         self.gateway.add(ReadRoutes(self.market, instruments).routes())
+        self.gateway.add(OrderRoutes(self.desk, self.matcher, instruments,
+                                     Finder(self.market, self.matcher)).routes())
+        self.gateway.add(AdminRoutes(Parts(
+            self.desk, self.matcher, self.settings.accounts, instruments, self.registry,
+            lambda: self.journal.snapshot_now(self.matcher))).routes())
         self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
                                      lambda: self.matcher.counters, self._clients).routes())
         self.gateway.add(self.operations.routes())
@@ -238,8 +248,15 @@ class App:
         self.ports["api"] = await self.http.start()
         self.operations.watch.api = self.http
 
+    def drain_http(self) -> None:
+        """Begin no request any more; commands of those under way go on their path."""
+        self.gateway.drain()
+        self.desk.stop()
+
     async def close_http(self) -> None:
-        """Let the last answers go out and close every HTTP connection."""
+        """Let the last answers go out and close every HTTP connection. What has no answer by now
+        will have none: its sender is told that."""
+        self.desk.abandon()
         self.operations.close()
         if self.http is not None:
             await self.http.close()

@@ -139,7 +139,7 @@ def _recover(settings: Settings) -> App:
 async def _drain(app: App, stages: Tasks) -> None:
     """Close the first queue and let each stage empty its own; the journal syncs last."""
     app.door.stop_reading()
-    app.gateway.drain()
+    app.drain_http()
     app.commands.close()
     for stage in stages:
         try:

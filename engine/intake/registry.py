@@ -6,7 +6,7 @@ begin, that is where the reports stage stands, not where the matcher does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from cython_core.model import Source
@@ -30,6 +30,10 @@ class Live(Protocol):
 
     def close(self, reason: str) -> None:
         """Close the session."""
+
+    @property
+    def address(self) -> str:
+        """Where the client is."""
 
 
 class Past(Protocol):
@@ -151,6 +155,17 @@ class Registry:
     def live(self) -> Iterator[Live]:
         """Every live session."""
         return (seat.live for seat in list(self._seats.values()) if seat.live is not None)
+
+    def seats(self) -> Sequence[Seat]:
+        """Every account's place, taken or not."""
+        return list(self._seats.values())
+
+    def disconnect(self, account_id: int, reason: str) -> bool:
+        """Close an account's live session; whether there was one."""
+        live = self._seats[account_id].live
+        if live is not None:
+            live.close(reason)
+        return live is not None
 
     def live_count(self) -> int:
         """How many sessions are live."""

@@ -60,7 +60,9 @@ class Times:
 
 
 class Shell(Protocol):
-    """What a session asks of the connection that carries it."""
+    """What a session asks of the connection that carries it; `address` is where the client is."""
+
+    address: str
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -108,6 +110,11 @@ class Session:
     def username(self) -> str:
         """The account's name, "" before the login is accepted."""
         return self.seat.account.username if self.seat else ""
+
+    @property
+    def address(self) -> str:
+        """Where the client is."""
+        return self._shell.address
 
     # -- bytes from the client -----------------------------------------------------------------
 

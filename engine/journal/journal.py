@@ -448,6 +448,14 @@ class Journal:
         self.snapshots.begin(matcher, self.index, self.counted)
         return True
 
+    def snapshot_now(self, matcher: Matcher) -> bool:
+        """Begin a snapshot whether it is time or not; False while one is being written. Called
+        between two batches; returns after the fork."""
+        if self.snapshots.busy:
+            return False
+        self.snapshots.begin(matcher, self.index, self.counted)
+        return True
+
     def _snapshot_written(self) -> None:
         """Have the written snapshot put in place, once the log is synced through it."""
         if self.snapshots.written_seq <= self.synced_seq and not self._placing and self._running:

@@ -155,6 +155,10 @@ class MemoryLog:
         """Nothing was kept."""
         return iter(())
 
+    def snapshot_now(self, matcher: Matcher) -> bool:
+        """There are no snapshots."""
+        return False
+
     def close(self, matcher: Matcher) -> None:
         """There is nothing to keep."""
 
