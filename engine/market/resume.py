@@ -42,7 +42,8 @@ class Resume:
         def walk() -> Iterator[list[OrderEvent]]:
             matcher, seq = self._history.state_now(from_seq)
             books = self._history.make_books(seq)
-            books.open_orders(instrument_id, matcher.export_orders(), seq)
+            books.open_orders(instrument_id,
+                              matcher.export_orders(instrument_id=instrument_id), seq)
             del matcher
             for batch in self._history.walk(seq + 1, to_seq):
                 books.apply(batch)
@@ -59,7 +60,7 @@ class Resume:
         def walk() -> Iterator[list[Change]]:
             matcher, seq = self._history.state_now(from_seq)
             ledger = self._history.make_ledger(seq)
-            ledger.activate(account_id, matcher.export_orders(), seq)
+            ledger.activate(account_id, matcher.export_orders(account_id), seq)
             del matcher
             self._history.complete_now(ledger, account_id, seq)
             ledger.watch(account_id)

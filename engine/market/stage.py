@@ -167,8 +167,7 @@ class Market:
                                    row["quantity_decimals"], row["lot_size"],
                                    row["quantity_max_lots"]))
             self._statuses[instrument_id] = Status(
-                "halted" if row.get("halted") else "trading", row.get("halt_reason", ""),
-                self.applied_seq)
+                "halted" if row["halted"] else "trading", row["halt_reason"], self.applied_seq)
         for instrument in instruments:
             self.define(instrument)
 
@@ -290,7 +289,8 @@ class Market:
 
     def _open_orders(self, instrument_id: int) -> int:
         seq = self._matcher.next_seq - 1
-        self.order_books.open_orders(instrument_id, self._matcher.export_orders(), seq)
+        self.order_books.open_orders(
+            instrument_id, self._matcher.export_orders(instrument_id=instrument_id), seq)
         return seq
 
     # -- orders of accounts ------------------------------------------------------------------
@@ -312,7 +312,7 @@ class Market:
 
     async def _activate(self, account_id: int) -> None:
         seq = self._matcher.next_seq - 1
-        self.ledger.activate(account_id, self._matcher.export_orders(), seq)
+        self.ledger.activate(account_id, self._matcher.export_orders(account_id), seq)
         try:
             await self.reached(seq)
             await self.history.complete(self.ledger, account_id, seq)
