@@ -14,7 +14,7 @@ import msgspec
 from engine import __version__, clock
 from engine.api.route import Access, ApiError, Call, Handler, Reply, Route, json_reply
 from engine.api.watch import QueueView, Watch
-from engine.metrics import Histogram
+from engine.metrics import Histogram, Spread
 
 # A report is given out again for so long.
 KEEP_NS = 20 * clock.NS_PER_MS
@@ -22,6 +22,8 @@ KEEP_NS = 20 * clock.NS_PER_MS
 QUEUE_PART = 0.9
 # Room for fewer segments than this is worth a look.
 SEGMENTS_ROOM = 4
+# Of fewer values than this, the slowest percent says nothing.
+VALUES_MIN = 100
 # The slowest percent of commits in the last minute.
 COMMIT_MS = 250.0
 # So long without a commit while events wait.
@@ -173,11 +175,11 @@ class HealthDesk:
                             "{value:.0f} of {limit:.0f} connections are taken"))
         if watch.config.journal.sync != "off":
             found += self._journal_checks()
-        lag_ms = _ms(watch.recent.spread("loop_lag").quantile(0.99))
+        lag_ms = _slowest_ms(watch.recent.spread("loop_lag"))
         found.append(_check("loop", "lag_p99", lag_ms, LAG_MS, "ms",
                             "one in a hundred timers ran more than {value:.1f} ms late"))
         if watch.feed is not None:
-            found.append(_check("feed", "clients", watch.feed.stats()["active_connections"],
+            found.append(_check("feed", "clients", watch.feed_clients,
                                 watch.config.feed.clients_max, "clients",
                                 "{value:.0f} of {limit:.0f} feed clients are connected"))
         return found
@@ -185,8 +187,8 @@ class HealthDesk:
     def _journal_checks(self) -> list[Check]:
         watch = self._watch
         found = [
-            _check("journal", "commit_p99", _ms(watch.recent.spread("commit").quantile(0.99)),
-                   COMMIT_MS, "ms", "one in a hundred commits took more than {value:.1f} ms"),
+            _check("journal", "commit_p99", _slowest_ms(watch.recent.spread("commit")), COMMIT_MS,
+                   "ms", "one in a hundred commits took more than {value:.1f} ms"),
             _check("journal", "stuck", watch.stuck_ns / clock.NS_PER_MS, STUCK_MS, "ms",
                    "events have waited {value:.0f} ms for the disk"),
         ]
@@ -239,9 +241,8 @@ class HealthDesk:
         limit = watch.config.feed.clients_max
         if watch.feed is None:
             return FeedHealth("off", 0, limit, 0)
-        stats = watch.feed.stats()
-        return FeedHealth(_state("feed", bad), stats["active_connections"], limit,
-                          stats["clients_dropped"])
+        return FeedHealth(_state("feed", bad), watch.feed_clients, limit,
+                          watch.number("feed_clients_dropped"))
 
     def _loop(self, bad: set[str]) -> LoopHealth:
         lag = self._watch.recent.spread("loop_lag")
@@ -301,6 +302,11 @@ def _check(part: str, name: str, value: float, limit: float, unit: str, message:
 
 def _state(part: str, bad: set[str]) -> State:
     return "degraded" if part in bad else "ok"
+
+
+def _slowest_ms(spread: Spread) -> float:
+    """What one in a hundred exceeded, if there are enough to say so."""
+    return _ms(spread.quantile(0.99)) if spread.count >= VALUES_MIN else 0.0
 
 
 def _ms(value_ns: float) -> float:

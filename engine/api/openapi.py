@@ -113,8 +113,16 @@ class _Schemas:
 
 def _tidy(schema: Json) -> Json:
     """Docstrings as text that flows."""
-    text = schema.get("description")
-    return {**schema, "description": " ".join(text.split())} if text else dict(schema)
+    tidy = {key: _tidied(value) for key, value in schema.items()}
+    if isinstance(tidy.get("description"), str):
+        tidy["description"] = " ".join(tidy["description"].split())
+    return tidy
+
+
+def _tidied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _tidy(value)
+    return [_tidied(one) for one in value] if isinstance(value, list) else value
 
 
 def _operation(route: Route, schemas: _Schemas, demo: bool) -> Json:

@@ -34,21 +34,22 @@ class FeedStats(msgspec.Struct, frozen=True):
 
 
 class ClientRow(msgspec.Struct, frozen=True):
-    """One client of the feed. `latency_ms` is the time of its last ping, null before the first
-    answer; `queue_size` counts batches it has not read; `dropped` those it was spared."""
+    """One client of the feed. `latency_ms` is the time of its last ping, 0 before the first
+    answer; `queue_size` counts batches it has not read; `dropped` those it was spared. More
+    figures may stand beside these."""
 
-    id: int | str
+    id: int
     address: str
     subscriptions: int
     messages_sent: int
     bytes_sent: int
-    latency_ms: float | None
+    latency_ms: float
     queue_size: int
     dropped: int
 
 
 class FeedClients(msgspec.Struct, frozen=True):
-    """Every client of the feed. More figures may stand in each row."""
+    """Every client of the feed."""
 
     clients: list[ClientRow]
 
@@ -85,6 +86,8 @@ class RecentRates(msgspec.Struct, frozen=True):
     commits_per_second: float
     journal_bytes_per_second: float
     http_requests_per_second: float
+    feed_messages_per_second: float
+    feed_bytes_per_second: float
 
 
 class RecentTimes(msgspec.Struct, frozen=True):
@@ -183,8 +186,12 @@ class PerformanceDesk:
         return json_reply(self._feed().stats())
 
     async def clients(self, call: Call) -> Reply:
-        """`GET /clients`."""
-        return json_reply({"clients": self._feed().clients()})
+        """`GET /clients`. Whose they are is for administrators."""
+        rows = self._feed().clients()
+        if call.identity.access < Access.ADMIN:
+            rows = [{key: value for key, value in row.items() if key != "account"}
+                    for row in rows]
+        return json_reply({"clients": rows})
 
     def _feed(self) -> Any:
         if self._watch.feed is None:
@@ -201,13 +208,12 @@ class PerformanceDesk:
     async def status(self, call: Call) -> Reply:
         """`GET .../status`."""
         watch = self._watch
-        feed = watch.feed.stats()["active_connections"] if watch.feed else 0
         queues = [QueueStatus(queue.name, queue.weight_units, queue.weight_max_units,
                               queue.limit_units, queue.waits) for queue in watch.queues]
         return json_reply(Status(
             clock.now_ns(), watch.uptime_s, watch.journal.committed_seq,
-            watch.matcher.resting_orders, watch.sessions(), watch.door.connection_count, feed,
-            self._rates(), self._times(), queues))
+            watch.matcher.resting_orders, watch.sessions(), watch.door.connection_count,
+            watch.feed_clients, self._rates(), self._times(), queues))
 
     def _rates(self) -> RecentRates:
         rates = self._watch.recent.rates()
@@ -221,7 +227,7 @@ class PerformanceDesk:
         commits = self._watch.recent.per_second("commit")
         return RecentRates(RATE_WINDOW_S, of("matcher{kind=commands}"), of("matcher{kind=fill}"),
                      round(events, 3), round(commits, 3), of("journal_written"),
-                     of("http_requests"))
+                     of("http_requests"), of("feed_messages"), of("feed_sent"))
 
     def _times(self) -> RecentTimes:
         recent = self._watch.recent

@@ -211,7 +211,7 @@ def _slow_clients(watch: Watch) -> Advice:
 
 def _resumes(watch: Watch) -> Advice:
     values = watch.metrics.counts()
-    resumed, resets = values.get("feed_resumes"), values.get("feed_resets")
+    resumed, resets = values.get("feed_resumed"), values.get("feed_resets")
     if not resumed and not resets:
         return
     resumed, resets = resumed or 0, resets or 0

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from engine import clock
 from engine.api.recent import SAMPLE_S, Recent
 from engine.config import Config
-from engine.metrics import Metrics
+from engine.metrics import Counter, Gauge, Metrics
 
 
 class QueueView(Protocol):
@@ -88,6 +88,16 @@ class Watch:
         if config.journal.sync != "off":
             metrics.gauge("disk_free", "bytes", "room left for the journal",
                           lambda: max(0, self.disk_free_bytes))
+
+    def number(self, key: str) -> int:
+        """A counter or gauge by its name; 0 for one that is not there."""
+        metric = self.metrics.get(key)
+        return metric.value if isinstance(metric, Counter | Gauge) else 0
+
+    @property
+    def feed_clients(self) -> int:
+        """Connected clients of the feed."""
+        return self.number("feed_clients")
 
     async def sample_for_ever(self) -> None:
         """Look at the venue every second."""

@@ -20,7 +20,7 @@ def wrong_input(error: Exception) -> ApiError:
         if "unknown" in text:
             return _error("unknown_field", f"{name} is no field of this request", name)
         return _error("missing_field", f"{name} is missing", name)
-    if "got `float`" in text:
+    if "got `float`" in text and "str" in text:
         return _error("float_not_allowed", f"{where} is a float: write it in quotes, as "
                       "\"60010.5\", so that it stays exact", where)
     if "matching regex" in text:

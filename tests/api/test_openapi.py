@@ -28,7 +28,7 @@ class Thing(msgspec.Struct):
     on two lines."""
 
     name: str
-    parts: list["Part"] = []
+    parts: list[Part] = []
 
 
 class Part(msgspec.Struct):

@@ -1,0 +1,81 @@
+"""Requests that schemathesis makes from the daemon's own OpenAPI document: no answer is a server's
+mistake, every answer is as the document says, wrong requests are refused and right ones are not,
+and nothing is served without a key that needs one.
+
+The same requests every time, as many as fit into the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.accounts import hash_password
+from tests.api.ops_client import Operator, make_token
+from tests.support.daemon import ROOT, Daemon
+from tests.support.venue import INSTRUMENTS
+
+EXAMPLES = {False: 5, True: 200}
+SECONDS = {False: 40, True: 900}
+
+
+def write_config(folder: Path) -> Path:
+    """No demo passwords: then nobody is let in without a key."""
+    folder.mkdir()
+    (folder / "matchd.toml").write_text("")
+    (folder / "instruments.toml").write_text(INSTRUMENTS)
+    secret = hash_password("nodemo", 4)
+    (folder / "accounts.toml").write_text("".join(
+        f'[[account]]\nid = {number}\nusername = "{name}"\nrole = "{role}"\n'
+        f'password_hash = "{secret}"\n'
+        for number, (name, role) in enumerate((("MAKER1", "trader"), ("ADMIN", "admin")), 1)))
+    return folder / "matchd.toml"
+
+
+def without_tuples(schema: Any) -> Any:
+    """The document with lists instead of tuples: schemathesis writes `prefixItems` as an older
+    draft does and then refuses what it wrote."""
+    if isinstance(schema, list):
+        return [without_tuples(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: without_tuples(value) for key, value in schema.items() if key != "prefixItems"}
+    if "prefixItems" in schema:
+        made["items"] = {"anyOf": [without_tuples(one) for one in schema["prefixItems"]]}
+    return made
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path / "venue", write_config(tmp_path / "config"))
+    yield daemon.start()
+    daemon.kill()
+
+
+@pytest.mark.timeout(1_000)
+def test_every_answer_is_as_the_document_says(daemon: Daemon, tmp_path: Path,
+                                              long_profile: bool) -> None:
+    operator = Operator(daemon)
+    document = tmp_path / "openapi.json"
+    document.write_text(json.dumps(without_tuples(operator.get("/openapi.json"))))
+    token = make_token(daemon, "ADMIN", "admin")
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "run", str(document),
+         "--url", f"http://127.0.0.1:{daemon.api_port}", "--header",
+         f"Authorization: Bearer {token}", "--phases", "examples,coverage,fuzzing,stateful",
+         "--max-examples", str(EXAMPLES[long_profile]), "--max-time", str(SECONDS[long_profile]),
+         "--generation-deterministic", "--continue-on-failure", "--checks", "all", "--no-color"],
+        cwd=tmp_path, env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks",
+                                        "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    assert operator.get("/health")["ready"]
+    assert not [line for line in daemon.lines() if line.get("level") in ("error", "critical")]
+    assert daemon.stop() == 0
