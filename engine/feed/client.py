@@ -100,6 +100,7 @@ class Client(WSListener):
             return
         elif kind == WSMsgType.PING:
             if not self.over_rate:
+                self.wire.given()
                 transport.send_pong(frame.get_payload_as_bytes())
         else:
             self._take_part(kind, frame)

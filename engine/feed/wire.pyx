@@ -53,6 +53,9 @@ cdef class Wire:
     cdef int _fd
     # Whether anything may still be sent: a closed socket's number may be another's already.
     cdef public bint open
+    # Whether the transport was given bytes since it was last seen empty. Only then is it asked:
+    # that costs more than anything else here but the system call.
+    cdef bint _given
     cdef readonly int64_t messages_sent
     cdef readonly int64_t bytes_sent
     cdef readonly int64_t batches_sent
@@ -74,6 +77,7 @@ cdef class Wire:
         self._waiting = transport.get_write_buffer_size
         self._fd = fd
         self.open = True
+        self._given = True
 
     @property
     def unsent_bytes(self):
@@ -90,7 +94,12 @@ cdef class Wire:
         if self.open:
             self.messages_sent += messages
             self.bytes_sent += PyBytes_GET_SIZE(data)
+            self._given = True
             self._write(data)
+
+    def given(self):
+        """The transport is given bytes of others than this wire: later ones wait behind them."""
+        self._given = True
 
     def skip(self, int64_t tick):
         """Leave the client out of a tick's batch."""
@@ -100,6 +109,7 @@ cdef class Wire:
         """Send a ping, unless one is out already."""
         if self.open and self.ping_sent_ns == 0:
             self._pinged(token, now_ns)
+            self._given = True
             self._write(ping_frame(token))
 
     def pong(self, bytes payload, int64_t now_ns):
@@ -128,17 +138,19 @@ cdef class Wire:
         self.batches_sent += 1
         if self.ping_sent_ns:
             self.behind += 1
-        if <Py_ssize_t>self._waiting():
+        if self._given and <Py_ssize_t>self._waiting():
             if self.stuck == 0:
                 self.stuck_ns = now_ns
             self.stuck += 1
             self._write(data)
             return 0
+        self._given = False
         self.stuck = 0
         sent = socket_send(self._fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL)
         if sent == size:
             return 0
         # Full, or broken: the transport finds out which, and tells.
+        self._given = True
         self._write(data if sent <= 0 else data[sent:])
         return 0
 
