@@ -162,6 +162,8 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
                    str(directory / "matchd.toml"), "--data-dir", str(directory / "data")]
         with _running(command, directory, port) as server:
             server.feed_port, server.api_port = feed_port, api_port
+            for other in (feed_port, api_port):
+                _wait_until_listening(server.process, other, directory)
             yield server
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import conditions, rows_tcp, run, table
-from bench.measure import Row, closed, drive, drive_redis
+from bench import conditions, rows_feed, rows_http, rows_tcp, run, table
+from bench.measure import TINY, Row, closed, drive, drive_redis
 from bench.servers import echo_server, redis_server, work_directory
 
 
@@ -26,6 +26,20 @@ def test_the_redis_anchor_answers(durable: bool) -> None:
     with redis_server(durable=durable) as server:
         figures = drive_redis(server, 10, 0.3)
     assert figures["latency"]["count"] == figures["messages"] > 0
+
+
+@pytest.mark.parametrize("kind", ["websockets", "picows"])
+def test_the_broadcast_anchor_answers(kind: str) -> None:
+    figures = rows_feed.measure_anchor(TINY, kind, 5, 200)
+    assert figures["loops"][0]["message_bytes"] == 200
+    assert figures["paced"]["latency"]["count"] > 0
+
+
+@pytest.mark.parametrize("kind", ["orders", "health"])
+def test_the_bare_http_anchor_answers(kind: str) -> None:
+    figures = rows_http.measure_anchor(TINY, kind, [{"body_bytes": 300}])
+    assert figures[0]["body_bytes"] == 300
+    assert figures[0]["requests"] > 0
 
 
 def test_the_disk_anchor_answers() -> None:
