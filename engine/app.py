@@ -114,7 +114,8 @@ class App:
         self._add_routes()
 
         # 6. The feed: what the market shows goes out to subscribers.
-        self.feed = Feed(config.feed, self.market, History(), self.metrics, self._log_id,
+        self.feed = Feed(config.feed, self.market, History(self.market.resume), self.metrics,
+                         self._log_id,
                          lambda: self.market.applied_seq == self.matcher.next_seq - 1,
                          self._token_owner, self._demo)
         self.feed_server = FeedServer(self.feed, self._feed_page)

@@ -114,9 +114,7 @@ class PrivateChain(Chain):
         if self.lost:
             return []
         changes, self.changes = self.changes, []
-        # Of two changes by one event only the last covers it.
-        return [(seq - 1 if place + 1 < len(changes) and changes[place + 1][0] == seq else seq,
-                 row) for place, (seq, row) in enumerate(changes)]
+        return cover(changes)
 
     def flush(self, tick: int, time_ns: int, now_ns: int) -> list[Message]:
         messages = super().flush(tick, time_ns, now_ns)
@@ -125,6 +123,7 @@ class PrivateChain(Chain):
             self.changes.clear()
             self.source.fell_back(self)
             self.seq = self.market.applied_seq
+            self.ring.clear()
         return messages
 
     def close(self) -> None:
@@ -151,6 +150,12 @@ class ExecutionsChain(PrivateChain):
 
     def state(self) -> Body:
         return {"executions": []}
+
+
+def cover(changes: Changes) -> Changes:
+    """Changes with the last event that each covers: of several by one event only the last."""
+    return [(seq - 1 if place + 1 < len(changes) and changes[place + 1][0] == seq else seq, row)
+            for place, (seq, row) in enumerate(changes)]
 
 
 PRIVATE_CHAINS: dict[str, type[Chain]] = {kind.channel: kind

@@ -4,7 +4,7 @@ missed, or by the event log; and how it stops and goes on when its client is slo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import EngineError
@@ -25,11 +25,25 @@ NOT_IN_RING = "the position is older than the resume window"
 class History(Protocol):
     """The past from the event log (engine/feed/history.py)."""
 
-    def messages(self, chain: Chain, from_seq: int, to_seq: int,
-                 ) -> AsyncIterator[tuple[int, Body]]:
-        """What the chain would have said of the events after from_seq up to to_seq: the last
-        event covered by each message, and its fields. Raises EngineError when the log has not
+    def messages(self, chains: Sequence[Chain], from_seq: int,
+                 to_seq: int) -> AsyncIterator[tuple[Chain, int, Body]]:
+        """What the chains would have said of the events after from_seq up to to_seq: a chain, the
+        last event covered by its message, and the fields. Raises EngineError when the log has not
         enough."""
+
+
+class CatchUp:
+    """Subscriptions of one client that get the same part of the log together: those of one account,
+    or one alone."""
+
+    def __init__(self, from_seq: int) -> None:
+        self.from_seq = from_seq
+        self.members: list[Subscription] = []
+        self.task: asyncio.Task[None] | None = None
+
+    def going(self) -> list[Subscription]:
+        """Members that still want it."""
+        return [held for held in self.members if held.told is Told.CATCHING_UP]
 
 
 class Joins:
@@ -38,8 +52,14 @@ class Joins:
     def __init__(self, feed: Feed, history: History) -> None:
         self._feed = feed
         self._history = history
-        self._tasks: dict[Subscription, asyncio.Task[None]] = {}
+        self._catching: dict[Subscription, CatchUp] = {}
+        self._gathering: dict[tuple[Client, int, Chain | None, int], CatchUp] = {}
         self._new: list[Subscription] = []
+
+    @property
+    def catching_up(self) -> int:
+        """Subscriptions that are being sent their past."""
+        return len(self._catching)
 
     # -- begin and end -----------------------------------------------------------------------
 
@@ -79,7 +99,9 @@ class Joins:
         elif told is Told.BRIDGING:
             chain.bridging.remove(held)
         elif told is Told.CATCHING_UP:
-            self._tasks.pop(held).cancel()
+            catching = self._catching.pop(held)
+            if catching.task is not None and not catching.going():
+                catching.task.cancel()
         self._feed.regroup(held.client)
         self._feed.registry.leave(chain)
 
@@ -130,16 +152,20 @@ class Joins:
             # Nothing of this chain happened since; its next message comes after `seq`.
             self._bridge(held, seq)
         else:
-            held.told = Told.CATCHING_UP
             held.last_seq = seq
-            task = asyncio.get_running_loop().create_task(self._catch_up(held))
-            self._tasks[held] = task
+            self._gather(held, seq)
 
     def _live(self, held: Subscription) -> None:
+        if held.client.slow:
+            self._stop(held, held.chain.seq)
+            return
         held.told = Told.LIVE
         self._feed.regroup(held.client)
 
     def _bridge(self, held: Subscription, last_seq: int) -> None:
+        if held.client.slow:
+            self._stop(held, last_seq)
+            return
         held.told, held.last_seq = Told.BRIDGING, last_seq
         held.chain.bridging.append(held)
 
@@ -156,27 +182,73 @@ class Joins:
 
     # -- out of the log ----------------------------------------------------------------------
 
-    async def _catch_up(self, held: Subscription) -> None:
-        """Send what the log has since `last_seq`, then join the chain. The chain goes on
-        meanwhile; what it says is in its ring, or in the log by then."""
-        chain = held.chain
+    def _gather(self, held: Subscription, seq: int) -> None:
+        """Have one more subscription in a walk through the log that begins with the next turn."""
+        chain, client = held.chain, held.client
+        held.told = Told.CATCHING_UP
+        key = (client, chain.account_id, None if chain.account_id else chain, seq)
+        catching = self._gathering.get(key)
+        if catching is None:
+            catching = self._gathering[key] = CatchUp(seq)
+            asyncio.get_running_loop().call_soon(self._begin, key)
+        catching.members.append(held)
+        self._catching[held] = catching
+
+    def _begin(self, key: tuple[Client, int, Chain | None, int]) -> None:
+        catching = self._gathering.pop(key)
+        if catching.going():
+            catching.task = asyncio.get_running_loop().create_task(self._catch_up(catching))
+
+    async def _catch_up(self, catching: CatchUp) -> None:
+        """Send what the log has, then join the chains. They go on meanwhile; what they say is in
+        their rings, or in the log by then."""
+        untils = {held: held.chain.seq for held in catching.members}
         try:
-            while True:
-                until = chain.seq
-                if held.last_seq < until:
-                    await self._send_past(held, until)
-                missed = chain.ring.since(until)
-                if missed is not None or until == chain.seq:
-                    break
+            await self._send_past(catching, untils)
         except EngineError as error:
-            held.reset_reason = str(error)
-            chain.waiting.append(held)
-            held.told = Told.WAITING
-            del self._tasks[held]
-            if self._feed.registry.is_clean(chain):
-                self.serve_chain(chain)
+            self._give_up(catching, str(error))
             return
-        del self._tasks[held]
+        except Exception:
+            self._feed.log.exception("reading the past failed")
+            self._give_up(catching, "the past cannot be read")
+            return
+        for held in catching.going():
+            del self._catching[held]
+            self._join_after(held, untils[held])
+
+    def _give_up(self, catching: CatchUp, reason: str) -> None:
+        for held in catching.going():
+            del self._catching[held]
+            held.reset_reason = reason
+            self._wait(held)
+
+    async def _send_past(self, catching: CatchUp, untils: dict[Subscription, int]) -> None:
+        """Send each member its chain's past up to where the chain was."""
+        members = {held.chain: held for held in catching.members}
+        client = catching.members[0].client
+        sent_bytes = 0
+        async for chain, seq, fields in self._history.messages(
+                [*members], catching.from_seq, max(untils.values())):
+            held = members[chain]
+            if held.told is not Told.CATCHING_UP or seq > untils[held]:
+                continue
+            made = chain.past(seq, held.last_seq, fields).frame(client.encoding)
+            client.send_frames([made])
+            held.last_seq = seq
+            sent_bytes += len(made)
+            if sent_bytes >= CATCH_UP_SLICE_BYTES:
+                sent_bytes = 0
+                await asyncio.sleep(0)
+            await client.writable.wait()
+
+    def _join_after(self, held: Subscription, until: int) -> None:
+        """The subscription has its chain's past up to `until`: now what came since."""
+        chain = held.chain
+        missed = chain.ring.since(until)
+        if missed is None and until != chain.seq:
+            # So much came meanwhile that the ring has lost it: it is in the log.
+            self._gather(held, until)
+            return
         self._feed.meters.resumed.add()
         if missed:
             self._send(held, [missed[0].after(held.last_seq), *missed[1:]])
@@ -186,20 +258,13 @@ class Joins:
         else:
             self._bridge(held, held.last_seq)
 
-    async def _send_past(self, held: Subscription, until: int) -> None:
-        """Send the chain's past after `last_seq` up to `until`."""
-        client, chain = held.client, held.chain
-        sent_bytes = 0
-        async for seq, fields in self._history.messages(chain, held.last_seq, until):
-            message = chain.past(seq, held.last_seq, fields)
-            made = message.frame(client.encoding)
-            client.send_frames([made])
-            held.last_seq = seq
-            sent_bytes += len(made)
-            if sent_bytes >= CATCH_UP_SLICE_BYTES:
-                sent_bytes = 0
-                await asyncio.sleep(0)
-            await client.writable.wait()
+    def _wait(self, held: Subscription) -> None:
+        """Join as soon as the chain is clean."""
+        held.told = Told.WAITING
+        if self._feed.registry.is_clean(held.chain):
+            self.join(held)
+        else:
+            held.chain.waiting.append(held)
 
     # -- slow clients ------------------------------------------------------------------------
 
@@ -211,15 +276,16 @@ class Joins:
             chain = held.chain
             if held.told is Told.LIVE:
                 # It was left out of the batch of this tick.
-                held.last_seq = chain.before_seq if left_out and chain.tick == tick \
-                    else chain.seq
+                self._stop(held, chain.before_seq if left_out and chain.tick == tick
+                           else chain.seq)
             elif held.told is Told.BRIDGING:
                 chain.bridging.remove(held)
-            else:
-                continue
-            held.told = Told.STOPPED
-            held.resume_from = held.last_seq if chain.from_log else None
+                self._stop(held, held.last_seq)
         self._feed.regroup(client)
+
+    def _stop(self, held: Subscription, last_seq: int) -> None:
+        held.told, held.last_seq = Told.STOPPED, last_seq
+        held.resume_from = last_seq if held.chain.from_log else None
 
     def go_on(self, client: Client) -> None:
         """A slow client has read everything: it gets snapshots of what it follows, and of what
@@ -230,11 +296,7 @@ class Joins:
             if held.last_seq and not held.chain.from_log:
                 client.conflated += 1
                 self._feed.meters.conflated.add()
-            held.told = Told.WAITING
-            if self._feed.registry.is_clean(held.chain):
-                self.join(held)
-            else:
-                held.chain.waiting.append(held)
+            self._wait(held)
 
     def fall_back(self, chain: Chain) -> None:
         """A chain lost count of what changed: its subscriptions go on from the log."""

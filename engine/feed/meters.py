@@ -42,6 +42,8 @@ class Meters:
               lambda: len(feed.registry.dirty))
         gauge("feed_slow_clients", "clients", "clients that are slow now",
               lambda: feed.upkeep.slow_count)
+        gauge("feed_catching_up", "subscriptions", "subscriptions that are sent their past",
+              lambda: feed.joins.catching_up)
         counter("feed_ticks", "ticks", "ticks of the feed", lambda: feed.fan.tick)
         counter("feed_batches", "batches", "batches written to clients",
                 lambda: feed.fan.batches_sent)

@@ -21,7 +21,7 @@ class Registry:
         self._chains: dict[Key, Chain] = {}
         self._readers: dict[str, dict[int, list[Chain]]] = {
             reads: {} for reads in ("books", "orders", "tape", "status", "account")}
-        self._unready: dict[Chain, None] = {}
+        self.unready: dict[Chain, None] = {}
         self._lingering: dict[Chain, int] = {}
         self._status_changes = 0
 
@@ -37,7 +37,7 @@ class Registry:
             self._chains[chain.key] = chain
             self._readers[kind.reads].setdefault(account_id or instrument.id, []).append(chain)
             if not chain.start():
-                self._unready[chain] = None
+                self.unready[chain] = None
         return chain
 
     def is_clean(self, chain: Chain) -> bool:
@@ -77,7 +77,7 @@ class Registry:
     def _drop(self, chain: Chain) -> None:
         del self._lingering[chain], self._chains[chain.key]
         self.dirty.pop(chain, None)
-        self._unready.pop(chain, None)
+        self.unready.pop(chain, None)
         readers = self._readers[chain.reads]
         number = chain.account_id or chain.instrument.id
         readers[number].remove(chain)
@@ -101,7 +101,7 @@ class Registry:
         if self._status_changes != market.status_changes:
             self._status_changes = market.status_changes
             self.dirty.update(dict.fromkeys(self.of("status")))
-        if self._unready:
+        if self.unready:
             self._start_chains()
 
     def _mark(self, reads: str, numbers: Iterable[int]) -> None:
@@ -112,7 +112,7 @@ class Registry:
                     self.dirty[chain] = None
 
     def _start_chains(self) -> None:
-        for chain in [chain for chain in self._unready if chain.start()]:
-            del self._unready[chain]
+        for chain in [chain for chain in self.unready if chain.start()]:
+            del self.unready[chain]
             # Those who wait for it are served by the next tick.
             self.dirty[chain] = None

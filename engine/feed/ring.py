@@ -46,3 +46,8 @@ class Ring:
             return None
         found.reverse()
         return found
+
+    def clear(self) -> None:
+        """What comes next does not follow what is here."""
+        self._messages.clear()
+        self._bytes = 0
