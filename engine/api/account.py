@@ -38,6 +38,6 @@ class AccountRoutes:
         account, row = self._accounts[who.account_id], self._matcher.accounts()[who.account_id]
         return json_reply(types.AccountRow(
             who.username, who.account_id, _ROLES[who.access], who.key,
-            not row["entry_disabled"], row["open_orders"], account.quantity_max_lots,
-            account.notional_max, account.open_orders_max, account.collar_bps,
+            not (row["entry_disabled"] or row["killed"]), row["open_orders"],
+            account.quantity_max_lots, account.notional_max, account.open_orders_max, account.collar_bps,
             account.messages_per_second))

@@ -58,7 +58,7 @@ class Server:
             server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=SHUTDOWN_S)
         settings.load()
-        self._server = server = uvicorn.Server(settings)
+        server = uvicorn.Server(settings)
         server.lifespan = settings.lifespan_class(settings)
         try:
             listener = await loop.create_server(
@@ -69,6 +69,7 @@ class Server:
                               f"{error.strerror or error}", "api.host and api.port") from error
         server.servers = [listener]
         server.started = True
+        self._server = server
         self._tasks = [loop.create_task(server.main_loop(), name="http"),
                        loop.create_task(self._cut_slow(), name="http slow")]
         self.port = listener.sockets[0].getsockname()[1]

@@ -1,0 +1,167 @@
+"""The server itself: limits, connections, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.api.conftest import make_key
+from tests.support.daemon import Daemon
+from tests.support.http import Caller
+from tests.support.venue import Venue
+
+BODY = {"symbol": "BTC-USDT", "side": "buy", "quantity": "0.5", "price": "60000"}
+
+
+def raw(port: int, data: bytes) -> bytes:
+    """What comes back for these bytes, until the connection is closed."""
+    with socket.create_connection(("127.0.0.1", port), 20) as peer:
+        peer.sendall(data)
+        got = b""
+        while piece := peer.recv(65536):
+            got += piece
+        return got
+
+
+def test_every_answer_says_what_is_left_and_too_many_are_429(
+        make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(api__requests_per_second=5).start()
+    caller = Caller(daemon.api_port, make_key(daemon, "MAKER1"))
+    answers = [caller("GET", "/v1/account") for _ in range(40)]
+    first, late = answers[0], [got for got in answers if got.status == 429]
+    assert (first.headers["x-ratelimit-limit"], first.headers["x-ratelimit-remaining"]) == (
+        "5", "4")
+    assert abs(int(first.headers["x-ratelimit-reset"]) - time.time()) < 60
+    assert late
+    assert (late[0].code, late[0].headers["retry-after"], late[0].headers[
+        "x-ratelimit-remaining"]) == ("rate_limited", "1", "0")
+    # Another key has its own allowance.
+    assert Caller(daemon.api_port, make_key(daemon, "MAKER1"))("GET", "/v1/account").status == 200
+
+
+def test_an_accounts_orders_in_a_second_are_counted_over_all_doors(tmp_path: Path) -> None:
+    async def session() -> None:
+        venue = Venue(tmp_path, limits={"MAKER1": {"messages_per_second": 3}})
+        await venue.start()
+        port = venue.app.ports["api"]
+
+        def send(number: int) -> tuple[int, str]:
+            got = Caller(port)("POST", "/v1/orders", BODY | {"client_order_id": f"rate-{number}"})
+            return got.status, got.code
+
+        answers = [await asyncio.to_thread(send, number) for number in range(30)]
+        refused = [number for number, (status, _) in enumerate(answers) if status == 429]
+        assert refused and {answers[number] for number in refused} == {
+            (429, "message_rate_exceeded")}
+        # Such an order may be sent again with its id.
+        deadline = time.monotonic() + 10
+        while (again := await asyncio.to_thread(send, refused[0]))[0] == 429:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.2)
+        assert again == (201, "")
+        await venue.stop()
+
+    asyncio.run(session())
+
+
+def test_while_the_venue_stops_requests_are_503(tmp_path: Path) -> None:
+    async def session() -> None:
+        venue = await Venue(tmp_path).start()
+        port = venue.app.ports["api"]
+        caller = Caller(port)
+        assert (await asyncio.to_thread(caller, "POST", "/v1/orders", BODY)).status == 201
+        venue.app.drain_http()
+        for method, path, body in (("POST", "/v1/orders", BODY), ("GET", "/v1/orders", None)):
+            got = await asyncio.to_thread(Caller(port), method, path, body)
+            assert (got.status, got.code) == (503, "stopping")
+            assert int(got.headers["retry-after"]) >= 1
+            assert got.headers["connection"] == "close"
+        await venue.stop()
+        with pytest.raises(OSError, match="refused"):
+            await asyncio.to_thread(Caller(port), "GET", "/v1/orders")
+
+    asyncio.run(session())
+
+
+def test_orders_under_way_are_answered_when_a_signal_comes(
+        make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon().start()
+    port = daemon.api_port
+    callers = [Caller(port) for _ in range(8)]
+    for caller in callers:
+        assert caller("POST", "/v1/orders", BODY).status == 201
+    assert daemon.stop() == 0
+    daemon.start()
+    found = Caller(daemon.api_port)("GET", "/v1/orders?limit=1000").json["orders"]
+    assert len(found) == 8
+    assert {one["status"] for one in found} == {"open"}
+
+
+@pytest.mark.parametrize("data", [
+    b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
+    b"POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
+    b"POST /v1/orders HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+    b"GET / HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
+])
+def test_bytes_that_are_no_http_are_answered_and_closed(venue: Daemon, data: bytes) -> None:
+    got = raw(venue.api_port, data)
+    assert got.startswith(b"HTTP/1.1 400")
+    assert Caller(venue.api_port)("GET", "/v1/account").status == 200
+
+
+def test_a_head_without_end_is_cut(venue: Daemon) -> None:
+    with socket.create_connection(("127.0.0.1", venue.api_port), 20) as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\n")
+        got = b""
+        for number in range(100):
+            try:
+                peer.sendall(b"x-%d: %b\r\n" % (number, b"a" * 1000))
+            except OSError:
+                break
+            time.sleep(0.002)
+        try:
+            got = peer.recv(65536)
+        except ConnectionResetError:
+            got = b"HTTP/1.1 431 "
+    assert got.startswith(b"HTTP/1.1 431")
+
+
+def test_one_connection_too_many_is_told_so(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(api__connections_max=2).start()
+    kept = [Caller(daemon.api_port) for _ in range(2)]
+    for caller in kept:
+        assert caller("GET", "/v1/account").status == 200
+    got = raw(daemon.api_port, b"GET /v1/account HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 503")
+    assert b"too_many_connections" in got
+    assert kept[0]("GET", "/v1/account").status == 200
+
+
+def test_requests_in_one_write_are_answered_in_their_order(venue: Daemon) -> None:
+    one = b"GET /v1/account HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    last = b"GET /v1/nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    got = raw(venue.api_port, one * 5 + last)
+    statuses = [line for line in got.split(b"\r\n") if b"HTTP/1.1 " in line]
+    assert len(statuses) == 6
+    assert all(b" 200 " in line for line in statuses[:5])
+    assert b" 404 " in statuses[5]
+
+
+def test_a_taken_port_is_one_line(make_daemon: Callable[..., Daemon], venue: Daemon) -> None:
+    daemon = make_daemon(api__port=venue.api_port)
+    daemon.spawn()
+    assert daemon.wait() == 1
+    assert "api.host and api.port" in daemon.log_path.read_text().splitlines()[-1]
+
+
+def test_the_running_venue_says_its_ports(venue: Daemon) -> None:
+    import json
+
+    got = json.loads(venue.run("session", "status", "--json").stdout)
+    assert got["ports"]["order_entry"] == venue.port
+    assert got["ports"]["api"] == venue.api_port
