@@ -95,11 +95,9 @@ export class Candles {
       type: "price", precision: format.price_shown, minMove: 10 ** -format.price_shown}});
     this.chart.timeScale().applyOptions({secondsVisible: interval === "1s"});
     this.#setAll();
-    await this.#history(turn);
-    if (turn !== this.turn) return;
     this.subscription = this.feed.subscribe({channel: "candles", symbol, interval}, {
       message: message => {
-        // After a break the candles in between are in the history only.
+        // What was before, at the start and after a break, is in the history only.
         if (message.type === "snapshot") this.#history(this.turn);
         if (message.open_time) this.#update(row(message));
       }});
@@ -111,8 +109,10 @@ export class Candles {
     const answer = await get(`v1/candles?${query}`).catch(() => ({candles: []}));
     if (turn !== this.turn) return;
     const fresh = answer.candles.map(row);
-    const newest = fresh.length ? fresh[fresh.length - 1].time : 0;
-    const later = [...this.rows.values()].filter(({time}) => time > newest);
+    // The feed may have told more of the newest candle meanwhile.
+    const newest = fresh[fresh.length - 1] || {time: 0, volume: 0};
+    const later = [...this.rows.values()].filter(({time, volume}) =>
+      time > newest.time || (time === newest.time && volume > newest.volume));
     this.rows = new Map([...fresh, ...later].map(one => [one.time, one]));
     this.#setAll();
   }

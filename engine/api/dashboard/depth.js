@@ -32,7 +32,7 @@ export class Depth {
   #show() {
     const {book} = this;
     const {bestBid: bid, bestAsk: ask} = book || {};
-    this.node.classList.toggle("none", !bid && !ask);
+    this.node.classList.toggle("none", book?.seq > 0 && !bid && !ask);
     const area = sharp(this.canvas);
     if (!area || (!bid && !ask)) return setText(this.legend, "");
     const middle = bid && ask ? (bid.price + ask.price) / 2 : (bid || ask).price;

@@ -59,7 +59,9 @@ export function sharp(canvas) {
 
 export function get(path) {
   return fetch(path, {headers: {accept: "application/json"}}).then(answer => {
-    if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+    if (!answer.ok) {
+      throw Object.assign(new Error(`${path}: ${answer.status}`), {status: answer.status});
+    }
     return answer.json();
   });
 }

@@ -23,10 +23,10 @@ class Subscription {
   send() {
     const seq = this.last.get(this.request.symbol);
     const resume = seq === undefined ? {} : {resume_from: seq, log: this.log};
-    const {lasting, ...request} = this.request;
-    this.feed.request({op: "subscribe", ...request, ...resume}, answer => {
+    this.feed.request({op: "subscribe", ...this.request, ...resume}, answer => {
       if (answer.ok) this.log = answer.log;
-      else this.handler.refused?.(answer);
+      else if (answer.code === "rate_limited") setTimeout(() => this.retry(), RETRY_MOST_MS);
+      else this.feed.refusal = answer.message;
     });
   }
 
@@ -51,6 +51,10 @@ class Subscription {
     this.send();
   }
 
+  retry() {
+    if (this.feed.has(this)) this.send();
+  }
+
   close() {
     this.feed.drop(this);
   }
@@ -63,7 +67,7 @@ export class Feed {
     this.address = address;
     this.onState = onState;
     this.repairs = 0;
-    this.messages = 0;
+    this.refusal = "";   // why the venue did not take a subscription
     this.round_trip_ms = null;
     this.#retry_ms = RETRY_FIRST_MS;
     setInterval(() => this.#watch(), 500);
@@ -105,11 +109,16 @@ export class Feed {
     return made;
   }
 
+  has(subscription) {
+    return this.#isOpen() && this.#subscriptions.get(subscription.request.channel)
+      .includes(subscription);
+  }
+
   drop(subscription) {
-    const {channel, symbol, interval, depth} = subscription.request;
+    const {channel, symbol, interval} = subscription.request;
     const list = this.#subscriptions.get(channel) || [];
     this.#subscriptions.set(channel, list.filter(other => other !== subscription));
-    if (this.#isOpen()) this.request({op: "unsubscribe", channel, symbol, interval, depth});
+    if (this.#isOpen()) this.request({op: "unsubscribe", channel, symbol, interval});
   }
 
   request(body, answered = () => {}) {
@@ -127,6 +136,7 @@ export class Feed {
     this.#heard_ms = performance.now();
     socket.onopen = () => {
       this.#retry_ms = RETRY_FIRST_MS;
+      this.refusal = "";
       this.#heard_ms = performance.now();
       this.#ping();
       for (const list of this.#subscriptions.values()) list.forEach(one => one.send());
@@ -138,7 +148,6 @@ export class Feed {
 
   #take(message) {
     this.#heard_ms = performance.now();
-    this.messages += 1;
     if (message.channel === undefined || message.ok !== undefined) {
       this.#answers.get(message.id)?.(message);
       this.#answers.delete(message.id);

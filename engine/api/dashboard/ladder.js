@@ -91,12 +91,15 @@ export class Ladder {
     rows.bids.forEach((row, at) => row.show(bids[at], book.format, most));
     rows.asks.forEach((row, at) => row.show(asks[at], book.format, most));
     this.#showMiddle();
+    // For whoever reads the page by program: the best prices shown, and the event they are of.
+    Object.assign(this.node.dataset, {
+      seq: book.seq, bid: priceOf(book, book.bestBid), ask: priceOf(book, book.bestAsk)});
   }
 
   #showMiddle() {
     const {bestBid: bid, bestAsk: ask, format} = this.book;
     if (!bid || !ask) {
-      setText(this.mid, bid || ask ? format.price((bid || ask).price) : "No orders");
+      setText(this.mid, !this.book.seq ? "…" : bid || ask ? format.price((bid || ask).price) : "No orders");
       setText(this.spread, bid ? "no asks" : ask ? "no bids" : "");
       return;
     }
@@ -105,4 +108,8 @@ export class Ladder {
     setText(this.mid, format.price(Math.round((ask.price + bid.price) / 2)));
     setText(this.spread, `spread ${format.price(gap)} · ${basis_points.toFixed(1)} bp`);
   }
+}
+
+function priceOf({format}, level) {
+  return level ? format.price(level.price) : "";
 }

@@ -14,6 +14,10 @@ import {listenToKeys} from "./keys.js";
 import {onTheme} from "./theme.js";
 
 const DEPTH = 500;
+// A venue with more instruments shows prices of the chosen one only.
+const WATCHED_MOST = 250;
+// Who runs down the list with a key pressed subscribes where he stops.
+const CHOICE_MS = 120;
 const STATES = {connecting: "Connecting", live: "Live"};
 
 const formats = new Map();
@@ -24,7 +28,9 @@ const tape = new Tape();
 const candles = new Candles(feed);
 const markets = new Markets(choose);
 const venue = new Venue(feed);
-let chosen = [];
+let chosen = [];      // subscriptions of the chosen instrument
+let watched = null;   // those of all instruments, or of the chosen one
+let choosing = 0;
 
 // Asked before each connection: the venue may come back with another port and other instruments.
 async function findFeed() {
@@ -32,32 +38,54 @@ async function findFeed() {
   for (const instrument of told.instruments) formats.set(instrument.symbol, new Format(instrument));
   markets.use(told.instruments, formats);
   venue.use(told);
-  if (!chosen.length && told.instruments.length) {
+  if (!markets.chosen && told.instruments.length) {
+    if (told.instruments.length <= WATCHED_MOST) watched = watch("*");
     const wanted = decodeURIComponent(location.hash.slice(1)) || memory.get("symbol");
     choose(formats.has(wanted) ? wanted : told.instruments[0].symbol);
   }
+  if (!told.feed_port) throw new Error("the feed does not listen");
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   return `${scheme}//${location.hostname}:${told.feed_port}/`;
 }
 
 function showState(state, text = STATES[state]) {
+  if (state === "live" && feed.refusal) [state, text] = ["stale", feed.refusal];
   document.body.dataset.state = $("state").dataset.state = state;
   setText($("state").lastChild, text);
   const {round_trip_ms, repairs} = feed;
+  $("state").dataset.repairs = repairs;
   $("state").title = `feed answers in ${round_trip_ms?.toFixed(1) ?? "–"} ms, ${repairs} repairs`;
 }
 
+function watch(symbol) {
+  return ["ticker", "bbo", "status"].map(channel => feed.subscribe(
+    {channel, symbol}, {message: message => markets.take(message)}));
+}
+
 function choose(symbol) {
+  const first = !markets.chosen;
   chosen.forEach(one => one.close());
-  const format = formats.get(symbol);
-  const book = new Book(format);
+  chosen = [];
   memory.set("symbol", symbol);
   history.replaceState(null, "", `#${encodeURIComponent(symbol)}`);
+  markets.setChosen(symbol);
+  if (document.body.dataset.view === "markets") show("chart");
+  clearTimeout(choosing);
+  if (first) open(symbol);
+  else choosing = setTimeout(() => open(symbol), CHOICE_MS);
+}
+
+function open(symbol) {
+  const format = formats.get(symbol);
+  const book = new Book(format);
   ladder.use(book);
   depth.use(book);
   tape.use(format);
   candles.use(symbol, format);
-  markets.setChosen(symbol);
+  if (formats.size > WATCHED_MOST) {
+    watched?.forEach(one => one.close());
+    watched = watch(symbol);
+  }
   chosen = [
     feed.subscribe({channel: "book", symbol, depth: DEPTH}, {message: message => {
       const right = book.apply(message);
@@ -71,7 +99,6 @@ function choose(symbol) {
       if (message.trades.length) markets.traded(symbol, message.trades);
     }}),
   ];
-  if (document.body.dataset.view === "markets") show("chart");
 }
 
 // Which panel a phone shows.
@@ -82,9 +109,6 @@ function show(view) {
   }
 }
 
-for (const channel of ["ticker", "bbo", "status"]) {
-  feed.subscribe({channel, symbol: "*"}, {message: message => markets.take(message)});
-}
 onTheme(() => [ladder, depth, venue].forEach(panel => panel.draw()));
 listenToKeys({markets, candles, ladder});
 $("tabs").addEventListener("click", event => {

@@ -9,6 +9,7 @@ export class Markets {
     this.filter = $("filter");
     this.choose = choose;
     this.rows = new Map();
+    this.changed = new Set();
     this.chosen = null;
     this.draw = drawer(() => this.#show());
     this.filter.addEventListener("input", () => this.#filter());
@@ -22,8 +23,8 @@ export class Markets {
     for (const {symbol} of instruments) {
       if (!this.rows.has(symbol)) this.rows.set(symbol, this.#row(symbol));
       this.rows.get(symbol).format = formats.get(symbol);
+      this.#change(this.rows.get(symbol));
     }
-    this.draw();
   }
 
   setChosen(symbol) {
@@ -32,7 +33,7 @@ export class Markets {
       button.setAttribute("aria-current", String(name === symbol));
     }
     this.rows.get(symbol).node.scrollIntoView({block: "nearest"});
-    this.draw();
+    this.#change(this.rows.get(symbol));
   }
 
   move(by) {
@@ -50,7 +51,7 @@ export class Markets {
     if (message.channel === "ticker") row.ticker = message;
     else if (message.channel === "bbo") row.bbo = message;
     else if (message.channel === "status") row.status = message;
-    this.draw();
+    this.#change(row);
   }
 
   // Trades come before the ticker tells of them.
@@ -60,7 +61,7 @@ export class Markets {
     const before = row.traded?.price ?? price;
     const up = price === before ? row.traded?.up : Number(price) > Number(before);
     row.traded = {price, up};
-    this.draw();
+    this.#change(row);
   }
 
   #row(symbol) {
@@ -85,14 +86,20 @@ export class Markets {
     for (const [symbol, {node}] of this.rows) node.hidden = !symbol.toUpperCase().includes(wanted);
   }
 
+  #change(row) {
+    this.changed.add(row);
+    this.draw();
+  }
+
   #show() {
-    for (const row of this.rows.values()) {
+    for (const row of this.changed) {
       setText(row.cells[1], lastOf(row));
       const change = changeOf(row);
       setText(row.cells[2], change === null ? "–" : percent(change));
       row.cells[2].dataset.direction = direction(change);
       row.button.classList.toggle("halted", row.status?.state === "halted");
     }
+    this.changed.clear();
     if (this.chosen) this.#strip(this.rows.get(this.chosen));
   }
 

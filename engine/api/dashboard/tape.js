@@ -36,11 +36,10 @@ export class Tape {
     const answer = await get(`v1/trades/${encodeURIComponent(symbol)}?limit=${KEPT}`)
       .catch(() => ({trades: []}));
     if (format !== this.format) return;   // another instrument was chosen meanwhile
-    const newer = this.trades;
-    this.trades = [];
-    this.seen.clear();
-    this.add(answer.trades);
-    this.add(newer);
+    this.trades.unshift(...answer.trades.filter(({match}) => !this.seen.has(match)));
+    this.trades.sort((one, other) => one.seq - other.seq || one.match - other.match);
+    this.trades.forEach(({match}) => this.seen.add(match));
+    this.add([]);
   }
 
   #show() {

@@ -11,6 +11,7 @@ export class Venue {
   constructor(feed) {
     this.feed = feed;
     this.before = null;
+    this.shut = false;
     this.sparks = {
       rate: new Spark("Orders per second", short),
       trades: new Spark("Trades per second", short),
@@ -25,6 +26,7 @@ export class Venue {
   use(told) {
     setText($("venue-legend"), `${told.name} ${told.version}`);
     this.before = null;
+    this.shut = false;
   }
 
   draw() {
@@ -35,10 +37,20 @@ export class Venue {
     if (document.body.dataset.state !== "live" || document.hidden) return;
     try {
       this.#show(await get("v1/venue/load"));
-      this.#clients((await get("clients")).clients);
     } catch {
       this.before = null;   // the feed finds out by itself when the venue is away
     }
+    if (!this.shut) await this.#askClients();
+  }
+
+  // Who is connected is not for everybody: without a key it is only told on loopback.
+  async #askClients() {
+    try {
+      this.#clients((await get("clients")).clients);
+    } catch (error) {
+      this.shut = error.status === 401 || error.status === 403;
+    }
+    $("clients").parentNode.hidden = this.shut;
   }
 
   #show(now) {
