@@ -39,5 +39,5 @@ class AccountRoutes:
         return json_reply(types.AccountRow(
             who.username, who.account_id, _ROLES[who.access], who.key,
             not (row["entry_disabled"] or row["killed"]), row["open_orders"],
-            account.quantity_max_lots, account.notional_max, account.open_orders_max, account.collar_bps,
-            account.messages_per_second))
+            account.quantity_max_lots, account.notional_max, account.open_orders_max,
+            account.collar_bps, account.messages_per_second))
