@@ -18,7 +18,7 @@ COMMANDS = {
     "hash-password": "venue",
     "submit": "orders",
     "cancel": "orders",
-    "watch": "orders",
+    "watch": "watch",
     "book": "book",
     "session": "session",
     "key": "key",

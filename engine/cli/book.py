@@ -1,12 +1,21 @@
 """`matchd book`: an instrument's book, rebuilt from the journal."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine import config
 from engine.cli import options, output
 from engine.instruments import Instrument, by_symbol
+
+if TYPE_CHECKING:
+    from cython_core.matcher import Matcher
+
+# More than there can be prices.
+LEVELS_MAX = 2**31
 
 
 @click.command()
@@ -42,21 +51,31 @@ def book(symbol: str, depth: int, orders: bool, config_path: Path | None, data_d
     elif orders:
         _show_orders(instrument, seq, matcher.orders(instrument.id), as_json)
     else:
-        _show_levels(instrument, seq, matcher.levels(instrument.id, depth), as_json)
+        _show_levels(instrument, matcher, depth, as_json)
 
 
-def _show_levels(instrument: Instrument, seq: int,
-                 levels: tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]],
-                 as_json: bool) -> None:
-    bids, asks = ([(instrument.price_text(price), instrument.quantity_text(lots), count)
-                   for price, lots, count in side] for side in levels)
+def _show_levels(instrument: Instrument, matcher: Matcher, depth: int, as_json: bool) -> None:
+    """The book as the feed tells it, with the checksum of its best levels."""
+    from cython_core.depth import Books
+
+    seq = matcher.next_seq - 1
+    books = Books(seq)
+    books.define(instrument.id, instrument.price_decimals, instrument.quantity_decimals,
+                 instrument.lot_size, instrument.tick_units)
+    books.open(instrument.id, *matcher.levels(instrument.id, LEVELS_MAX), seq)
+    bids, asks = books.rows(instrument.id, depth)
     if as_json:
-        output.say_json({"symbol": instrument.symbol, "seq": seq, "bids": bids, "asks": asks})
+        output.say_json({"symbol": instrument.symbol, "seq": seq, "bids": bids, "asks": asks,
+                         "crc": books.crc(instrument.id)})
         return
-    rows = [(price, quantity, count, "ask") for price, quantity, count in reversed(asks)]
-    rows += [(price, quantity, count, "bid") for price, quantity, count in bids]
     output.say(f"{instrument.symbol} at seq {seq}")
-    output.say(output.table(("price", "quantity", "orders", "side"), rows))
+    output.say(levels_table(bids, asks))
+
+
+def levels_table(bids: list[list[Any]], asks: list[list[Any]]) -> str:
+    """Rows of [price, quantity, orders] as one ladder, the highest price on top."""
+    rows = [(*row, "ask") for row in reversed(asks)] + [(*row, "bid") for row in bids]
+    return output.table(("price", "quantity", "orders", "side"), rows)
 
 
 def _show_orders(instrument: Instrument, seq: int, orders: list[dict[str, object]],

@@ -1,4 +1,4 @@
-"""`matchd submit`, `cancel`, `watch`: orders of one account, over the wire and from the log."""
+"""`matchd submit`, `cancel`: orders of one account, over the wire."""
 
 import asyncio
 import sys
@@ -144,35 +144,3 @@ async def _talk(settings: Settings, address: tuple[str, int], credentials: tuple
             if message == answer or (messages and not isinstance(message, AccountQueried)):
                 messages.append(message)
         return messages
-
-
-@click.command()
-@click.argument("account")
-@click.option("--fills", is_flag=True, help="Executions only, not orders and cancels.")
-@click.option("--from", "from_seq", type=click.IntRange(1), metavar="SEQ",
-              help="Begin with this event of the log, in place of what is new.")
-@click.option("--once", is_flag=True, help="Stop at the end of the log.")
-@options.files
-@options.as_json
-def watch(account: str, fills: bool, from_seq: int | None, once: bool, config_path: Path | None,
-          data_dir: Path | None, as_json: bool) -> None:
-    """Show the executions and orders of ACCOUNT as they become durable.
-
-    Reads the journal and follows it while the venue runs; the account's session is not touched.
-
-    \b
-    Example: matchd watch MAKER1
-             matchd watch MAKER1 --fills --from 1 --once --json
-    """
-    settings = config.load_settings(config_path, data_dir=data_dir)
-    ids = {one.username: one.id for one in settings.accounts}
-    if account.upper() not in ids:
-        raise click.UsageError(f"there is no account {account}; there are {', '.join(ids)}")
-    from engine.cli import follow, reports
-
-    instruments = {one.id: one for one in settings.instruments}
-    for batch in follow.events(settings.config, from_seq, once):
-        for event in batch.dicts():
-            for report in reports.from_event(event, ids[account.upper()], instruments):
-                if report["seq"] >= (from_seq or 0) and (not fills or report["type"] == "executed"):
-                    output.answer(report, reports.line(report), as_json)

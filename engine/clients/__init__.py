@@ -1,12 +1,15 @@
-"""Users of the wire: the Python client of order entry, and the replay of recorded days.
+"""Users of the wire: the Python clients of order entry and feed, and the replay of recorded days.
 
 They import no stage of the engine; what they know of the venue comes over TCP.
 """
 
 from engine.clients.errors import (
     AnswerTimeoutError,
+    BookMismatchError,
     ClientError,
     ConnectionLostError,
+    FeedGapError,
+    FeedRefusedError,
     LoginRejectedError,
     RequestIgnoredError,
     ResumeError,
@@ -34,6 +37,8 @@ from engine.clients.executions import (
     SessionEnded,
     SystemEvent,
 )
+from engine.clients.feed import FeedClient
+from engine.clients.local_book import LocalBook, LocalOrders
 from engine.clients.order_entry import OrderEntryClient
 from engine.clients.pending import Answer
 from engine.clients.terms import Side, TimeInForce
@@ -44,6 +49,7 @@ __all__ = [
     "AiqCanceled",
     "Answer",
     "AnswerTimeoutError",
+    "BookMismatchError",
     "BrokenTrade",
     "CancelPending",
     "CancelRejected",
@@ -54,6 +60,11 @@ __all__ = [
     "EntryEnabled",
     "Executed",
     "Execution",
+    "FeedClient",
+    "FeedGapError",
+    "FeedRefusedError",
+    "LocalBook",
+    "LocalOrders",
     "LoginRejectedError",
     "MassCanceled",
     "Modified",

@@ -39,3 +39,19 @@ class TooManyInFlightError(ClientError):
 class RequestIgnoredError(ClientError):
     """The venue took the request for one that it had seen before: its number was used already,
     by another program on the same account."""
+
+
+class FeedRefusedError(ClientError):
+    """The feed refused a request; `code` says why in one word."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message, "docs/feed.md lists the codes")
+        self.code = code
+
+
+class FeedGapError(ClientError):
+    """A message of the feed is missing before the one that came."""
+
+
+class BookMismatchError(ClientError):
+    """What a subscriber was told does not add up to the venue's book."""

@@ -39,7 +39,8 @@ LEAVES = [(words, command) for words, command in EVERY if not isinstance(command
 def test_the_commands_are_those_of_the_readme():
     names = {" ".join(words) for words, _ in LEAVES}
     assert names >= {
-        "run", "check-config", "hash-password", "submit", "cancel", "watch", "book",
+        "run", "check-config", "hash-password", "submit", "cancel", "watch events", "watch book",
+        "watch trades", "book",
         "session roll", "replay lobster", "replay commands", "journal dump", "journal verify",
         "journal stats", "journal repair"}
 
@@ -66,7 +67,7 @@ def test_the_help_names_the_commands():
     assert "Example: matchd run" in shown.stdout
 
 
-@pytest.mark.parametrize("group", [[], ["journal"], ["session"], ["replay"]], ids=str)
+@pytest.mark.parametrize("group", [[], ["journal"], ["session"], ["replay"], ["watch"]], ids=str)
 def test_a_group_without_a_command_shows_its_help_in_lines(group):
     shown = matchd(*group)
     assert (shown.returncode, shown.stdout) == (2, "")
@@ -91,6 +92,7 @@ def test_starting_the_command_loads_neither_the_core_nor_the_loop():
 @pytest.mark.parametrize("arguments", [
     ["nothing"], ["submit"], ["submit", "MAKER1", "up", "BTC-USDT", "1", "1"], ["journal", "eat"],
     ["run", "--config"], ["book", "NOSUCH"], ["cancel", "MAKER1"], ["watch", "NOBODY"],
+    ["watch", "book", "NOSUCH"], ["watch", "trades"], ["watch", "events", "NOBODY"],
     ["hash-password", "far too long"],
     ["submit", "MAKER1", "buy", "NOSUCH", "1", "1", "--password", "demo"],
     ["submit", "MAKER1", "buy", "BTC-USDT", "1", "1"],

@@ -4,6 +4,7 @@ import json
 import select
 import subprocess
 import time
+import zlib
 
 import pytest
 
@@ -75,6 +76,7 @@ def test_the_book_is_read_beside_the_running_venue(venue):
     trade(venue)
     venue("submit", "MAKER2", "buy", "BTC-USDT", "1", "59000")
     book, = venue("book", "BTC-USDT", "--json")
+    assert book["crc"] == zlib.crc32(b"6000000:300000,5900000:1000000")
     assert book["asks"] == [["60000.00", "0.300000", 1]]
     assert book["bids"] == [["59000.00", "1.000000", 1]]
     orders, = venue("book", "BTC-USDT", "--orders", "--json")
