@@ -291,6 +291,8 @@ cdef bint brings_order(const Event *first) noexcept nogil:
     return first.kind == EV_ACCEPTED or first.kind == EV_REPLACED
 
 
+# What a refused order has of other letters is shown as nothing.
+_SIDES = {"B": "buy", "S": "sell", "T": "sell", "E": "sell"}
 _TIMES_IN_FORCE = {"0": "day", "1": "gtc", "3": "ioc", "4": "fok"}
 _NO_CODES = {}
 
@@ -927,11 +929,13 @@ cdef class Ledger:
             slot = row.after
         return found
 
-    def set_time(self, uint64_t order_id, uint64_t time_ns):
-        """When an order was accepted that was known without its time."""
+    def set_beginning(self, uint64_t order_id, uint64_t time_ns, uint64_t replaces):
+        """When an order was accepted, and what it replaced (0 for nothing): for one that is known
+        from the matcher alone."""
         cdef uint32_t slot = table_find(&self.by_id, order_id)
         if slot:
             (<Row *>slab_at(&self.rows, slot)).time_ns = time_ns
+            (<Row *>slab_at(&self.rows, slot)).replaces = replaces
 
     def add_earlier(self, uint32_t account_id, list fills not None):
         """Take fills of the account's orders from before its activation, as `own_fills` gives
@@ -1059,14 +1063,13 @@ cdef class Ledger:
         """The order with the fields of PROTOCOLS 7; ids are integers."""
         cdef uint16_t instrument_id = row.instrument_id
         cdef bint market = price_is_market(row.price_units)
-        tif = chr(row.time_in_force)
         order = {
             "order_id": row.order_id,
             "client_order_id": self._client_text(row),
             "symbol": self._symbols.get(instrument_id),
-            "side": "buy" if side_is_buy(row.side) else "sell",
+            "side": _SIDES.get(chr(row.side)),
             "order_type": "market" if market else "limit",
-            "time_in_force": _TIMES_IN_FORCE.get(tif, tif),
+            "time_in_force": _TIMES_IN_FORCE.get(chr(row.time_in_force)),
             "price": None if market else self._price(instrument_id, row.price_units),
             "quantity": self._quantity(instrument_id, row.quantity_lots),
             "filled_quantity": self._quantity(instrument_id, row.done_lots),
@@ -1125,7 +1128,7 @@ cdef class Ledger:
             "order_id": own.order_id,
             "client_order_id": self._client_text(row),
             "symbol": self._symbols.get(own.instrument_id),
-            "side": "buy" if side_is_buy(own.side) else "sell",
+            "side": _SIDES.get(chr(own.side)),
             "price": self._price(own.instrument_id, own.price_units),
             "quantity": self._quantity(own.instrument_id, own.lots),
             "liquidity": "maker" if own.maker else "taker",

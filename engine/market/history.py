@@ -159,14 +159,14 @@ class History:
             self._facts(account_id, orders, seq).tell(ledger, account_id)
 
     def _facts(self, account_id: int, orders: list[tuple[int, bool]], seq: int) -> Facts:
-        times: dict[int, int] = {}
+        beginnings: dict[int, tuple[int, int]] = {}
         live_ids: dict[int, int] = {}
         for order_id, fills_missing in orders[-LOOKUPS_MAX:]:
             answer = self._answer(order_id)
             brought = self._words().order_after(answer.events) if answer else None
             if answer is None or brought is None or brought["order_id"] != order_id:
                 continue
-            times[order_id] = answer.time_ns
+            beginnings[order_id] = (answer.time_ns, brought.get("replaces", 0))
             if fills_missing:
                 for known in (order_id, *self._earlier(brought)):
                     live_ids[known] = order_id
@@ -178,7 +178,7 @@ class History:
         except NotKeptError:
             # The orders are there all the same, without fills that are so long ago.
             fills = []
-        return Facts(times, fills)
+        return Facts(beginnings, fills)
 
     # -- threads -----------------------------------------------------------------------------
 
@@ -201,13 +201,13 @@ class History:
 
 
 class Facts(NamedTuple):
-    """What the log says of orders: times by order id, fills in order."""
+    """What the log says of orders: by id when each was accepted and what it replaced; fills."""
 
-    times: dict[int, int]
+    beginnings: dict[int, tuple[int, int]]
     fills: list[OwnFill]
 
     def tell(self, ledger: Ledger, account_id: int) -> None:
         """Put it into the ledger."""
-        for order_id, time_ns in self.times.items():
-            ledger.set_time(order_id, time_ns)
+        for order_id, (time_ns, replaces) in self.beginnings.items():
+            ledger.set_beginning(order_id, time_ns, replaces)
         ledger.add_earlier(account_id, self.fills)
