@@ -12,6 +12,9 @@ that the gateway put on them.
 A replaced order is canceled with the reason "replaced"; the new one has a new id, the chain's total
 as its quantity and what the chain did as its filled quantity. The fills of a chain are kept once;
 an order shows those up to the event that changed it last.
+
+At a session roll an OUCH order begins anew with what is open of it, as OUCH tells its owner; orders
+by other doors know no sessions.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -42,6 +45,7 @@ cdef struct Row:
     uint64_t done_lots          # of the whole chain
     uint64_t open_lots
     uint64_t replaces           # the order that it took the place of, 0 for none
+    uint64_t begins_seq         # a roll: fills up to here are of the session before
     uint32_t account            # slots
     uint32_t chain
     uint32_t user_ref_num
@@ -709,8 +713,8 @@ cdef class Ledger:
                 self._canceled(<const Canceled *>event, slot, seq)
             elif event.kind == EV_MODIFIED:
                 self._modified(<const Modified *>event, slot, seq)
-            elif event.kind == EV_ANNOUNCED:
-                (<Row *>slab_at(&self.rows, slot)).user_ref_num = event.user_ref_num
+            elif event.kind == EV_ANNOUNCED and source_has_stream(event.source):
+                self._announced(event, slot, seq)
 
     cdef void _rejected(self, const Event *event, uint32_t account, uint64_t seq) noexcept nogil:
         """A refused new order is shown, under the seq of its refusal. What a resend of a known
@@ -748,6 +752,7 @@ cdef class Ledger:
             original = <Row *>slab_at(&self.rows, old)
             row.client_length = original.client_length
             memcpy(row.client_id, original.client_id, CLIENT_ID_MAX)
+            row.begins_seq = original.begins_seq
         self._name_client(row, slot, event)
         self.incoming = slot
         self.incoming_seq = seq
@@ -772,6 +777,16 @@ cdef class Ledger:
         row.side = event.side
         row.open_lots = event.quantity_lots
         row.quantity_lots = row.done_lots + row.open_lots
+        self._changed(slot, seq)
+
+    cdef void _announced(self, const Event *event, uint32_t slot, uint64_t seq) noexcept nogil:
+        """An OUCH order begins the new session with what is open of it, as its owner is told."""
+        cdef Row *row = <Row *>slab_at(&self.rows, slot)
+        row.changed_seq = seq
+        row.begins_seq = seq
+        row.user_ref_num = event.user_ref_num
+        row.done_lots = 0
+        row.quantity_lots = row.open_lots
         self._changed(slot, seq)
 
     cdef inline void _fill(self, const Fill *fill, uint64_t seq) noexcept nogil:
@@ -1113,11 +1128,12 @@ cdef class Ledger:
             own = <const Own *>slab_at(&self.owns, slot)
             if own.match > row.changed_seq:
                 break
-            fills.append({
-                "match": own.match, "price": self._price(own.instrument_id, own.price_units),
-                "quantity": self._quantity(own.instrument_id, own.lots),
-                "liquidity": "maker" if own.maker else "taker",
-            })
+            if own.match > row.begins_seq:
+                fills.append({
+                    "match": own.match, "price": self._price(own.instrument_id, own.price_units),
+                    "quantity": self._quantity(own.instrument_id, own.lots),
+                    "liquidity": "maker" if own.maker else "taker",
+                })
             slot = own.next
         return fills
 
@@ -1373,18 +1389,22 @@ def trades_of(EventBatch batch not None, uint16_t instrument_id, uint64_t from_s
     return found
 
 
-def own_fills(EventBatch batch not None, uint32_t account_id, dict live_ids not None):
-    """Fills of the account's orders in a batch, for `Ledger.add_earlier`. `live_ids` leads from an
-    order's id to the live one of its chain (itself, if it was not replaced); others are left out.
+def own_fills(EventBatch batch not None, uint32_t account_id, dict live_ids not None,
+              list found not None):
+    """Add fills of the account's orders in a batch to `found`, for `Ledger.add_earlier`.
+
+    `live_ids` leads from an order's id to the live one of its chain (itself, if it was not
+    replaced); others are left out. An order that a session roll announces begins anew.
     """
     cdef size_t position = 0
     cdef uint64_t seq = batch.first_seq
+    cdef const Event *event
     cdef const Fill *fill
     cdef uint8_t other
-    found = []
     while position < batch.units.count:
-        fill = <const Fill *>&batch.units.data[position]
-        if fill.kind == EV_FILL:
+        event = &batch.units.data[position]
+        fill = <const Fill *>event
+        if event.kind == EV_FILL:
             other = c'S' if side_is_buy(fill.taker_side) else c'B'
             if fill.taker_account_id == account_id and fill.taker_order_id in live_ids:
                 found.append((seq, fill.taker_order_id, live_ids[fill.taker_order_id],
@@ -1394,6 +1414,9 @@ def own_fills(EventBatch batch not None, uint32_t account_id, dict live_ids not 
                 found.append((seq, fill.maker_order_id, live_ids[fill.maker_order_id],
                               fill.time_ns, fill.quantity_lots, fill.price_units,
                               fill.instrument_id, other, True))
-        position += 1 + <size_t>fill.ext_count
+        elif event.kind == EV_ANNOUNCED and source_has_stream(event.source) \
+                and event.order_id in live_ids:
+            live_id = live_ids[event.order_id]
+            found[:] = [row for row in found if row[2] != live_id]
+        position += 1 + <size_t>event.ext_count
         seq += 1
-    return found

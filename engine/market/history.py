@@ -174,7 +174,7 @@ class History:
         try:
             if live_ids:
                 for batch in self.walk(min(live_ids), seq):
-                    fills += own_fills(batch, account_id, live_ids)
+                    own_fills(batch, account_id, live_ids, fills)
         except NotKeptError:
             # The orders are there all the same, without fills that are so long ago.
             fills = []

@@ -143,6 +143,12 @@ class OrdersModel:
             self._end(event["order_id"], "canceled", CANCEL_CODES[event["reason"]], event["seq"])
         self._tell(event["order_id"], event["seq"])
 
+    def _announced(self, event: Row) -> None:
+        if event["source"] in ("tcp", "udp"):
+            row = self.orders[event["order_id"]]
+            row.update(_done=0, _total=row["_open"], fills=[])
+            self._tell(event["order_id"], event["seq"])
+
     def _modified(self, event: Row) -> None:
         row = self.orders[event["order_id"]]
         row["_open"] = event["quantity_lots"]

@@ -15,7 +15,7 @@ from cython_core.model import Kind, Source
 from engine.journal.past import MemoryPast
 from engine.market.history import History
 from engine.market.reasons import CANCEL_CODES, REJECT_CODES
-from tests.market.orders_model import OrdersModel
+from tests.market.orders_model import OrdersModel, model_of
 from tests.oracle.random_flow import FIRMS, RandomFlow
 from tests.oracle.venue_pair import VenuePair
 
@@ -97,12 +97,14 @@ def test_rows_trades_and_changes_are_those_of_the_model(seed):
         for account_id in ledger.changed():
             changes[account_id] += ledger.take_changes(account_id)
     for number, activation in enumerate(activations):
-        compare(ledger, model, activation.account_id, ahead[number].next_seq - 1,
-                changes[activation.account_id])
+        compare(ledger, model, model_of(log[:activation.matched]), activation.account_id,
+                ahead[number].next_seq - 1, changes[activation.account_id])
 
 
-def compare(ledger: Ledger, model: OrdersModel, account_id: int, seq: int, changes: list) -> None:
-    """Everything that the ledger can be asked about an account activated at `seq`."""
+def compare(ledger: Ledger, model: OrdersModel, then: OrdersModel, account_id: int, seq: int,
+            changes: list) -> None:
+    """Everything that the ledger can be asked about an account activated at `seq`; `then` is the
+    model as it was at that seq."""
     expected = model.known(account_id, seq)
     assert ledger.orders(account_id, limit=EVERY) == expected
     live = [row for row in expected if row["status"] in ("open", "partially_filled")]
@@ -120,10 +122,11 @@ def compare(ledger: Ledger, model: OrdersModel, account_id: int, seq: int, chang
         found = ledger.by_client_id(owner, text) if owner == account_id else None
         if found is not None:
             assert found["order_id"] == order_id
-    mine = {(fill["match"], fill["liquidity"]) for row in expected for fill in row["fills"]}
+    mine = {(fill["match"], fill["liquidity"]) for row in then.known(account_id, seq)
+            for fill in row["fills"]}
     assert [{**trade, "client_order_id": 0} for trade in ledger.trades(account_id, limit=EVERY)] \
         == [{**trade, "client_order_id": 0} for trade in reversed(model.trades.get(account_id, []))
-            if (trade["match"], trade["liquidity"]) in mine]
+            if trade["match"] > seq or (trade["match"], trade["liquidity"]) in mine]
 
 
 def test_orders_and_trades_are_paged_and_filtered():
