@@ -21,8 +21,6 @@ from engine.api.route import ApiError, Reply
 from engine.config import ApiConfig
 from engine.errors import EngineError
 
-# A connection without a request is kept for so long.
-KEEP_ALIVE_S = 75
 # At the end, answers under way have so long to be read.
 SHUTDOWN_S = 2
 SLOW_TICK_S = 1.0
@@ -55,8 +53,7 @@ class Server:
         settings = uvicorn.Config(
             application, http=connection, ws="none", lifespan="off",
             interface="asgi3", log_config=None, access_log=False, proxy_headers=False,
-            server_header=False, timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=SHUTDOWN_S)
+            server_header=False, timeout_graceful_shutdown=SHUTDOWN_S)
         settings.load()
         server = uvicorn.Server(settings)
         server.lifespan = settings.lifespan_class(settings)
