@@ -160,4 +160,10 @@ def _query(kind: type[msgspec.Struct] | None, query: bytes) -> Any:
 
 
 def _convert(values: dict[str, str], kind: type[msgspec.Struct]) -> Any:
-    return msgspec.convert(values, kind, strict=False)
+    made = msgspec.convert(values, kind, strict=False)
+    for name, value in values.items():
+        # `null` reads as nothing: `side=null` must not mean every side.
+        if getattr(made, name) is None:
+            raise ApiError(400, "bad_value", f"{name}: {value!r} is no value; leave the name out",
+                           {"field": name})
+    return made

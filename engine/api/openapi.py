@@ -189,9 +189,9 @@ def _without_null(schema: Json) -> Json:
 def _responses(route: Route, schemas: _Schemas) -> Json:
     schema = {"type": "string"} if route.answer is None else schemas.of(route.answer)
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in _rate_headers()}
-    found: Json = {str(route.status): {
-        "description": STATUSES[route.status], "headers": headers,
-        "content": {route.content_type: {"schema": schema}}}}
+    content = {route.content_type: {"schema": schema}}
+    found: Json = {str(status): {"description": text, "headers": headers, "content": content}
+                   for status, text in ((route.status, STATUSES[route.status]), *route.also)}
     for status in sorted(_errors(route)):
         found.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
     return found

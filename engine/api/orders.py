@@ -59,7 +59,9 @@ class OrderRoutes:
         return [
             Route(method="POST", path="/v1/orders", handler=self.enter, access=trade,
                   summary="Enter an order; answered when it is durable", body=types.NewOrder,
-                  answer=types.Order, status=201, errors=(409, 422)),
+                  answer=types.Order, status=201, errors=(409, 422), also=((
+                      200, "The order was entered before under this client_order_id: its first "
+                      "answer again, with `Idempotent-Replay: true`."),)),
             Route(method="POST", path="/v1/orders/batch", handler=self.enter_many, access=trade,
                   summary="Enter up to 100 orders", body=types.NewOrders,
                   answer=types.OrderResults),

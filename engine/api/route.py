@@ -85,6 +85,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     content_type: str = "application/json"
     errors: tuple[int, ...] = ()
+    # Other statuses with the same answer, and what each means.
+    also: tuple[tuple[int, str], ...] = ()
     description: str = ""
     # Not in the OpenAPI document: files of the pages.
     hidden: bool = False

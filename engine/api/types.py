@@ -55,7 +55,10 @@ class NewOrders(msgspec.Struct, forbid_unknown_fields=True):
     """Up to 100 orders, entered one after the other in this order. One that is malformed is
     refused alone."""
 
-    orders: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=ORDERS_PER_BATCH_MAX)]
+    orders: Annotated[
+        list[Annotated[msgspec.Raw, Meta(
+            extra_json_schema={"description": "an order, as POST /v1/orders takes it"})]],
+        Meta(min_length=1, max_length=ORDERS_PER_BATCH_MAX)]
 
 
 class OrderChange(msgspec.Struct, forbid_unknown_fields=True):

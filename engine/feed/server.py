@@ -49,7 +49,7 @@ Page = tuple[int, Headers, bytes]
 # Path, query, headers (names in lower case), address: a status, headers and a body.
 Pages = Callable[[bytes, bytes, Headers, str], Awaitable[Page]]
 # What else this port answers, as the gateway does.
-SHARED_PAGES = (b"/health", b"/metrics", b"/api/v1/performance/")
+SHARED_PAGES = (b"/stats", b"/clients", b"/health", b"/metrics", b"/api/v1/performance/")
 
 
 class Server:
@@ -240,11 +240,6 @@ class Opening(asyncio.BufferedProtocol):
                 self._look()
 
     async def _page(self, path: bytes, query: bytes, headers: Headers) -> Page:
-        feed = self._server.feed
-        if path == b"/stats":
-            return _json(feed.stats())
-        if path == b"/clients":
-            return _json({"clients": feed.clients()})
         if path.startswith(SHARED_PAGES):
             return await self._server.pages(path, query, headers, self._address)
         return _error(404, "not_found", "this port answers WebSocket at /, and GET of /stats, "

@@ -18,6 +18,10 @@ class Operator:
         self._base = f"http://127.0.0.1:{daemon.api_port}"
         self._token = token
 
+    def on(self, port: int) -> None:
+        """Ask another port from now on."""
+        self._base = f"http://127.0.0.1:{port}"
+
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], bytes]:
         """Status, headers in lower case, body."""
         data = body if isinstance(body, bytes) else (
