@@ -150,11 +150,11 @@ cdef uint32_t remember_client(State *state, uint32_t account, const Event *comma
                               const ExtClientId *id) noexcept nogil:
     """The id of the command whose first event is the next one; returns its entry.
 
-    Makes room first: ids of the same account, and of another, each in its turn.
+    Makes room first: ids of the same account, and of one that the seq draws, as evenly as a hash.
     """
+    cdef uint64_t drawn = state.next_seq * <uint64_t>0x9E3779B97F4A7C15 >> 32
     client_forget(&state.clients, account, state.now_ns)
-    client_forget(&state.clients, 1 + <uint32_t>(state.next_seq % (state.accounts_end - 1)),
-                  state.now_ns)
+    client_forget(&state.clients, 1 + <uint32_t>(drawn % (state.accounts_end - 1)), state.now_ns)
     return client_add(&state.clients, account, id.text, state.next_seq, fingerprint_of(command))
 
 

@@ -283,7 +283,7 @@ class App:
             self.commands.put_inside(roll_command(Source.INTERNAL))
         _, instruments_file, accounts_file = settings.paths
         batch = definitions(self.matcher, settings.instruments, settings.accounts,
-                            instruments_file, accounts_file)
+                            instruments_file, accounts_file, settings.config.api)
         if batch.command_count:
             self.commands.put_inside(batch)
         # Trading takes what was put above before it lets anything else run.

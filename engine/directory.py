@@ -1,6 +1,7 @@
 """The instrument and account tables: what the files say against what the log knows.
 
-The log holds both tables, so that it can be read without the files. At each start what is new or
+The log holds both tables, and the rules by which ids of clients are remembered, so that it can be
+read without the files. At each start what is new or
 changed goes in as commands, before anybody can log in. What may never change is refused as a
 configuration error: an id stands for one instrument, or one account, for ever.
 """
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 from cython_core.event import CommandBatch
 from engine.accounts import Account
+from engine.config import ApiConfig
 from engine.instruments import Instrument
 from engine.tables import Problems
 
@@ -34,10 +36,15 @@ class Known(Protocol):
     def accounts(self) -> dict[int, dict[str, Any]]:
         """The accounts of the log, by id."""
 
+    def rules(self) -> dict[str, int]:
+        """How long ids of clients are remembered."""
+
 
 def definitions(known: Known, instruments: Iterable[Instrument], accounts: Iterable[Account],
-                instruments_file: str | Path, accounts_file: str | Path) -> CommandBatch:
-    """Commands that bring the log's tables up to the files'.
+                instruments_file: str | Path, accounts_file: str | Path,
+                api: ApiConfig | None = None) -> CommandBatch:
+    """Commands that bring the log's tables and rules up to the files'; without `api` the rules
+    stay what they are.
 
     Raises ConfigError with every contradiction.
     """
@@ -55,8 +62,18 @@ def definitions(known: Known, instruments: Iterable[Instrument], accounts: Itera
         if known_as is None or known_as["role"] != account.role_code \
                 or differs(account, known_as, ACCOUNT_FIELDS):
             _define_account(batch, account)
+    rules = rules_of(api) if api is not None else known.rules()
+    if rules != known.rules():
+        batch.set_rules(rules["window_ns"], rules["kept_min"], rules["kept_max"])
     problems.raise_all()
     return batch
+
+
+def rules_of(api: ApiConfig) -> dict[str, int]:
+    """The rules for ids of clients as the log has them: window in nanoseconds, least kept of an
+    account, most kept of all."""
+    return {"window_ns": api.client_id_window_s * 10**9, "kept_min": api.client_ids_kept_min,
+            "kept_max": api.client_ids_max}
 
 
 def differs(row: object, old: Row, fields: Iterable[str]) -> bool:

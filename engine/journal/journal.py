@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cython_core import record
 from cython_core.event import EventBatch
+from cython_core.model import MATCHER_SEMANTICS_VERSION
 from cython_core.stream import Streams, WireNames
 from engine import clock, log
 from engine.config import Config
@@ -28,6 +29,7 @@ from engine.journal.commit import Group, LogWriter
 from engine.journal.identity import session_id
 from engine.journal.memory import MemoryLog
 from engine.journal.past import FilePast
+from engine.journal.reader import read_header
 from engine.journal.recovery import State, recover, write_index
 from engine.journal.segment import (
     FOLDER,
@@ -220,12 +222,17 @@ class Journal:
 
     def begin(self, cut: bool) -> None:
         """Open the log for this run: sync what the last run may have left in the page cache, and
-        say so in a block of its own, unless the last run closed the log. Raises OSError."""
+        say so in a block of its own, unless the last run closed the log. What a matcher of other
+        rules wrote stays in segments of its own. Raises OSError."""
         self._log.file.fdatasync()
         if cut:
             cursor = self._log.cursor
             self._log.cursor = cursor._replace(incarnation=cursor.incarnation + 1)
-        if cut or not self._closed:
+        header = read_header(self._storage, self._log.cursor.segment)
+        other = header is not None and header.matcher_version != MATCHER_SEMANTICS_VERSION
+        if other:
+            self._log.move_on_now(0)
+        if cut or other or not self._closed:
             self._write_empty(record.OPENING)
 
     def _write_empty(self, flags: int) -> None:

@@ -136,7 +136,7 @@ def _parse(name: str, seq: int, data: bytes) -> Snapshot:
     if (magic != MAGIC or struct.unpack_from("<I", data, HEAD.size)[0]
             != record.crc32c(data[:HEAD.size])):
         raise BadSnapshot("has a damaged head")
-    if (layout, version) != (LAYOUT, MATCHER_SEMANTICS_VERSION):
+    if layout != LAYOUT or not 1 <= version <= MATCHER_SEMANTICS_VERSION:
         raise BadSnapshot(f"was written by another version (layout {layout}, rules {version})")
     if len(data) != head_bytes + matcher_bytes + index_bytes:
         raise BadSnapshot("has a wrong length")

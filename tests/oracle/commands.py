@@ -82,8 +82,9 @@ class Command:
 
     @property
     def has_origin(self) -> bool:
-        """Commands from inside say nothing about themselves."""
-        return self.is_private and self.source != Source.INTERNAL
+        """Commands from inside say nothing about themselves unless they have something to say."""
+        says = (self.request_id, self.order_id, self.actor_account_id, self.key, self.reason)
+        return self.is_private and (self.source != Source.INTERNAL or any(says))
 
     def units(self) -> bytes:
         """The command as it goes to the matcher."""

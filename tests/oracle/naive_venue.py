@@ -391,7 +391,7 @@ class NaiveVenue:
         self._emit_order(
             Kind.REPLACED, order, first=True,
             flags=_without_post_only(command.flags) | (order.flags & Flag.POST_ONLY) | Flag.FIRST,
-            orig_user_ref_num=original.user_ref_num, orig_order_id=original.order_id,
+            orig_user_ref_num=command.orig_user_ref_num, orig_order_id=original.order_id,
             chain_quantity_lots=command.quantity_lots, chain_done_lots=original.chain_done_lots,
             orig_price_units=original.price_units, orig_open_lots=original.open_lots,
             orig_side=original.side, command_side=command.command_side,
@@ -574,7 +574,8 @@ class NaiveVenue:
         if not command.client_order_id:
             return
         accounts = list(self.accounts)
-        for account_id in (command.account_id, accounts[self.next_seq % len(accounts)]):
+        drawn = (self.next_seq * 0x9E3779B97F4A7C15 % 2**64 >> 32) % len(accounts)
+        for account_id in (command.account_id, accounts[drawn]):
             self._forget(account_id)
         known = self.client_ids.setdefault(command.account_id, {})
         known[command.client_order_id] = ClientId(self.next_seq)

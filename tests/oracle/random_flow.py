@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 
 from cython_core.model import Flag, Kind, Reject, Source
-from tests.oracle.commands import Command, define_account, define_instrument
+from tests.oracle.commands import Command, define_account, define_instrument, set_rules
 from tests.oracle.naive_venue import Order
 from tests.oracle.venue_pair import VenuePair
 
@@ -47,8 +47,11 @@ class RandomFlow:
         self.mid_units = dict(START_PRICES)
         self.makers: list[tuple[float, Callable[[], Command]]] = [
             (46, self.enter), (5, self.marketable), (6, self.replace), (5, self.modify),
-            (0.15, self.mass_cancel), (0.3, self.order_entry), (0.5, self.account_query),
-            (0.3, self.redefine_account), (0.1, self.redefine_instrument), (2, self.odd),
+            (0.15, self.mass_cancel), (0.5, self.order_entry), (0.5, self.account_query),
+            (0.6, self.redefine_account), (0.1, self.redefine_instrument), (3, self.odd),
+            (5, self.private_enter), (3, self.private_replace), (4, self.private_cancel),
+            (0.05, self.private_mass_cancel), (0.1, self.kill), (0.5, self.unkill),
+            (0.1, self.halt), (1, self.resume), (0.2, self.set_rules), (0.2, self.admin_act),
         ]
 
     def define(self) -> None:
@@ -101,11 +104,14 @@ class RandomFlow:
         distance = int(draw.expovariate(1 / SPREADS[instrument_id])) * tick
         price_units = self._mid(instrument_id) + (-distance if side == "B" else distance)
         account_id, user_ref_idx, number = self._next_number()
+        source = draw.choice(SOURCES)
+        if source == Source.HTTP:
+            user_ref_idx = number = 0
         return Command(
             Kind.CMD_ENTER, account_id, number, user_ref_idx, instrument_id, side,
             draw.randint(1, 100), max(tick, price_units), draw.choice("000011"),
             draw.choice("YYYYNAZ"), draw.choice("APRO"), draw.choice("NNY"), "N",
-            client_order=f"c{number}", source=draw.choice(SOURCES),
+            client_order=f"c{number}", source=source,
             flags=draw.choice((Flag(0),) * 9 + (Flag.POST_ONLY | Flag.POST_ONLY_SET,)),
             options=self._options())
 
@@ -141,7 +147,8 @@ class RandomFlow:
             order.user_ref_idx, 0, "", total_lots,
             max(tick, order.price_units + distance * draw.choice((-1, 0, 1))),
             draw.choice("0000001134"), draw.choice("YN"), client_order=f"r{number}",
-            source=order.source, orig_user_ref_num=order.user_ref_num, command_side=side,
+            source=order.source, order_id=0 if order.has_stream else order.order_id,
+            orig_user_ref_num=order.user_ref_num, command_side=side,
             flags=draw.choice((Flag(0), Flag(0), Flag(0), Flag.POST_ONLY_SET,
                                Flag.POST_ONLY | Flag.POST_ONLY_SET)),
             options=draw.choice(({}, {}, {"min_quantity_lots": draw.randint(1, 100)},
@@ -156,9 +163,10 @@ class RandomFlow:
         if self.random.random() < 0.3:
             quantity_lots = order.chain_done_lots + self.random.randint(0, order.open_lots + 1)
             quantity_lots = min(quantity_lots, WIRE_QUANTITY_MAX)
-        number = order.user_ref_num - (self.random.random() < 0.1)
+        number = max(0, order.user_ref_num - (self.random.random() < 0.1))
         return Command(Kind.CMD_CANCEL, order.account_id, number, order.user_ref_idx,
-                       quantity_lots=quantity_lots, source=order.source)
+                       quantity_lots=quantity_lots, source=order.source,
+                       order_id=0 if order.has_stream else order.order_id)
 
     def modify(self) -> Command:
         """Another short marking, allowed or not, and a size that never grows."""
@@ -187,7 +195,8 @@ class RandomFlow:
         """Disable, or more often enable what is disabled, so that trading goes on."""
         account_id, user_ref_idx, number = self._next_number()
         kind = self.random.choice((Kind.CMD_DISABLE_ENTRY, *[Kind.CMD_ENABLE_ENTRY] * 4))
-        disabled = [key for key, value in self.oracle.accounts.items() if value.entry_disabled]
+        disabled = [key for key, value in self.oracle.accounts.items()
+                    if value.entry_disabled or value.killed]
         if disabled and kind == Kind.CMD_ENABLE_ENTRY:
             account_id = self.random.choice(disabled)
             number = self.oracle.last_number(account_id, user_ref_idx) + 1
@@ -203,7 +212,7 @@ class RandomFlow:
         """New limits, each of them often off."""
         account_id = self.random.choice(tuple(FIRMS))
         limits = {name: self.random.choice(values) for name, values in LIMITS.items()}
-        if self.random.random() < 0.8:
+        if self.random.random() < 0.7:
             limits = {}
         return define_account(account_id, f"ACC{account_id}", FIRMS[account_id], **limits)
 
@@ -241,6 +250,112 @@ class RandomFlow:
             else:
                 command.command_side = draw.choice(("b", "X", command.command_side))
         return command
+
+    # Private commands
+
+    def private_enter(self) -> Command:
+        """An order that comes by HTTP or Redis, often with an id, seldom with a used one."""
+        command = self.random.choice((self.enter, self.enter, self.marketable))()
+        return self._make_private(command)
+
+    def private_replace(self) -> Command:
+        """New terms for a live private order, or for one that is not to be had this way."""
+        command = self.replace()
+        order = self._some_order(0.7)
+        if order is None or command.kind != Kind.CMD_REPLACE:
+            return self.private_enter()
+        command.account_id, command.order_id = order.account_id, order.order_id
+        command.quantity_lots = order.chain_done_lots + self.random.randint(0, 100)
+        self._name_by_handle(command, order)
+        distance = self._distance(order.instrument_id, 0.8)
+        command.price_units = max(TICKS[order.instrument_id], order.price_units + distance)
+        return self._make_private(command)
+
+    def private_cancel(self) -> Command:
+        """All or part of any order of an account, by its id; now and then another's."""
+        order = self._some_order(0.6)
+        if order is None:
+            return self.private_enter()
+        quantity_lots = self.random.choice(
+            (0, 0, 0, order.chain_done_lots + self.random.randint(0, order.open_lots + 1), 2**33))
+        command = Command(Kind.CMD_CANCEL, order.account_id, quantity_lots=quantity_lots,
+                          order_id=order.order_id)
+        self._name_by_handle(command, order)
+        return self._make_private(command)
+
+    def private_mass_cancel(self) -> Command:
+        """Every order of an account, by whatever door it came."""
+        return self._make_private(Command(
+            Kind.CMD_MASS_CANCEL, self.random.choice(tuple(FIRMS)),
+            instrument_id=self.random.choice((0, *TICKS)), side=self.random.choice(("", *"BS"))))
+
+    def kill(self) -> Command:
+        """The operator's switch, off."""
+        return Command(Kind.CMD_DISABLE_ENTRY, self.random.choice(tuple(FIRMS)),
+                       source=Source.ADMIN, key="operator", reason="too fast")
+
+    def unkill(self) -> Command:
+        """The operator's switch, on again where it is off."""
+        killed = [key for key, value in self.oracle.accounts.items() if value.killed]
+        return Command(Kind.CMD_ENABLE_ENTRY, self.random.choice(killed or tuple(FIRMS)),
+                       source=Source.ADMIN, key="operator")
+
+    def halt(self) -> Command:
+        """An instrument, now and then one that there is not."""
+        return Command(Kind.CMD_HALT_INSTRUMENT, source=Source.ADMIN,
+                       instrument_id=self.random.choice((*TICKS, 4)),
+                       reason=self.random.choice(("news", "", "x" * 24)))
+
+    def resume(self) -> Command:
+        """A halted instrument, if there is one."""
+        return Command(Kind.CMD_RESUME_INSTRUMENT, source=Source.ADMIN,
+                       instrument_id=self.random.choice(tuple(self.oracle.halts) or (1, 4)))
+
+    def set_rules(self) -> Command:
+        """So few ids are kept that some are forgotten all the time."""
+        draw = self.random
+        most = 2**64 - 1
+        return set_rules(draw.choice((0, 10**6, 10**9, most)), draw.choice((0, 2, 10, most)),
+                         draw.choice((0, 5, 50, most)))
+
+    def admin_act(self) -> Command:
+        """An act that changes nothing."""
+        return Command(Kind.CMD_ADMIN_ACT, self.random.choice((0, *FIRMS)), source=Source.ADMIN,
+                       act=self.random.randrange(4), reason="because")
+
+    def _make_private(self, command: Command) -> Command:
+        draw = self.random
+        command.source = draw.choice((Source.HTTP, Source.HTTP, Source.REDIS, Source.INTERNAL))
+        if command.order_id:
+            command.source = draw.choice((Source.HTTP, Source.REDIS, Source.ADMIN))
+        if command.kind == Kind.CMD_ENTER:
+            command.user_ref_idx = 0
+        if command.kind != Kind.CMD_CANCEL:
+            command.user_ref_num = 0
+        command.request_id = draw.randrange(2**32)
+        command.actor_account_id = command.account_id
+        if draw.random() < 0.1:
+            command.account_id = draw.choice(tuple(FIRMS))
+        if command.kind in (Kind.CMD_ENTER, Kind.CMD_REPLACE) and draw.random() < 0.6:
+            command.client_order_id = f"id-{draw.randrange(400)}"
+        return command
+
+    def _name_by_handle(self, command: Command, order: Order) -> None:
+        """What a gateway knows of an OUCH order besides its id; sometimes it does not."""
+        command.user_ref_idx = 0
+        if order.has_stream and self.random.random() < 0.8:
+            command.user_ref_idx = order.user_ref_idx
+            if command.kind == Kind.CMD_CANCEL:
+                command.user_ref_num = order.user_ref_num
+            else:
+                command.orig_user_ref_num = order.user_ref_num
+
+    def _some_order(self, private: float) -> Order | None:
+        """A live order, with that chance a private one."""
+        orders = [order for order in self.oracle.live_orders() if not order.has_stream]
+        if orders and self.random.random() < private:
+            return self.random.choice(orders)
+        return self._live_order()
 
     # Pieces
 

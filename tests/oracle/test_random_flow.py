@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cython_core.model import Flag, Reject
+from cython_core.model import Flag, Kind, Reject
 from tests.oracle import naive_venue
 from tests.oracle.naive_venue import NaiveVenue, Order
 from tests.oracle.random_flow import RandomFlow
@@ -45,12 +45,20 @@ def test_random_flow_meets_every_kind_of_event_and_every_reason():
     assert {event["kind"] for event in events} == {
         "accepted", "rejected", "replaced", "replace_refused", "canceled", "modified", "fill",
         "mass_canceled", "entry_disabled", "entry_enabled", "account_queried", "roll_started",
-        "session_started", "announced", "instrument_defined", "account_defined"}
+        "session_started", "announced", "instrument_defined", "account_defined",
+        "instrument_halted", "instrument_resumed", "admin_act", "rules_set"}
     reasons = {event["reason"] for event in events if event["kind"] == "rejected"}
     assert reasons >= {
         Reject.RISK_MESSAGE_RATE, Reject.FIRM, Reject.SYMBOL, Reject.QUANTITY, Reject.PRICE,
         Reject.MIN_QUANTITY, Reject.RISK_QUANTITY, Reject.RISK_NOTIONAL,
-        Reject.RISK_OPEN_ORDERS, Reject.RISK_COLLAR, Reject.SIDE, Reject.OTHER, Reject.PEG}
+        Reject.RISK_OPEN_ORDERS, Reject.RISK_COLLAR, Reject.SIDE, Reject.OTHER, Reject.PEG,
+        Reject.HALTED, Reject.UNKNOWN_ORDER, Reject.DUPLICATE_CLIENT_ID, Reject.OTHER_DOOR,
+        Reject.NOT_SMALLER}
+    replies = [event for event in events if event["first"] and event["source"] == "http"]
+    assert {event["kind"] for event in replies} >= {"accepted", "replaced", "mass_canceled"}
+    # An order that came by OUCH, canceled or reduced by another door.
+    assert any(event["kind"] == "canceled" and event.get("origin") and event["source"] == "tcp"
+               for event in events)
     reasons = {event["reason"] for event in events if event["kind"] == "canceled"}
     assert reasons == {"U", "I", "G", "E"}
 
@@ -150,10 +158,90 @@ class PostOnlyIsForgottenByReplace(NaiveVenue):
         command.flags &= ~Flag.POST_ONLY_SET
 
 
+class KillSwitchIsTheAccounts(NaiveVenue):
+    """The account can undo what the operator switched off."""
+
+    def _order_entry(self, command: Any) -> None:
+        super()._order_entry(command)
+        account = self.accounts[command.account_id]
+        if command.kind == Kind.CMD_ENABLE_ENTRY and not account.entry_disabled:
+            account.killed = False
+
+
+class HaltForgottenByReplace(NaiveVenue):
+    """A halted instrument still takes replaces."""
+
+    def _reason_against_replace(self, *arguments: Any) -> int | None:
+        reason = super()._reason_against_replace(*arguments)
+        return None if reason == Reject.HALTED else reason
+
+
+class PrivateMassCancelOfPrivateOrders(NaiveVenue):
+    """A mass cancel from a private source leaves OUCH orders alone."""
+
+    def _mass_cancel(self, command: Any) -> None:
+        covers = naive_venue._mass_cancel_covers
+        naive_venue._mass_cancel_covers = lambda command, order: (
+            covers(command, order) and command.is_private != order.has_stream)
+        try:
+            super()._mass_cancel(command)
+        finally:
+            naive_venue._mass_cancel_covers = covers
+
+
+class PrivateOrdersUseNumbers(NaiveVenue):
+    """A private order gets a number at a roll."""
+
+    def _session_roll(self, command: Any) -> None:
+        super()._session_roll(command)
+        for order in self.live_orders():
+            order.user_ref_num += not order.has_stream
+
+
+class RefusedPrivateReplaceCancels(NaiveVenue):
+    """A private replace with bad terms costs the original, as by OUCH."""
+
+    def _private_replace(self, command: Any) -> None:
+        original = self._private_order(command)
+        super()._private_replace(command)
+        if original and self.events[-1]["kind"] == "rejected" and original in self.live_orders():
+            self._take_off(original, original.open_lots, "U")
+
+
+class IdsEndWithTheFirstOrder(NaiveVenue):
+    """A replacement does not carry its original's id on."""
+
+    def _private_replace(self, command: Any) -> None:
+        super()._private_replace(command)
+        for order in self.live_orders():
+            if order.order_id == self.next_seq - 1 and not command.client_order_id:
+                order.client_order_id = ""
+
+
+class IdsAreForgottenByAgeAlone(NaiveVenue):
+    """How many ids an account has does not matter."""
+
+    def _forget(self, account_id: int) -> None:
+        self.rules, kept = {**self.rules, "kept_min": 0}, self.rules
+        super()._forget(account_id)
+        self.rules = kept
+
+
+class RejectsAreNotRemembered(NaiveVenue):
+    """An id may be used again after a reject."""
+
+    def _reject_for_good(self, command: Any, reason: int) -> None:
+        super()._reject_for_good(command, reason)
+        self.client_ids.get(command.account_id, {}).pop(command.client_order_id, None)
+
+
 @pytest.mark.parametrize("broken", [
     NewestFirst, ReplaceKeepsItsPlace, TakerPaysItsOwnPrice, ReducedOrderGoesToTheBack,
     ChainForgetsItsExecutions, RollForgetsToRestartNumbers, CollarWithoutTrades,
-    MassCancelOfOneChannel, PostOnlyIsForgottenByReplace,
+    MassCancelOfOneChannel, PostOnlyIsForgottenByReplace, KillSwitchIsTheAccounts,
+    HaltForgottenByReplace, PrivateMassCancelOfPrivateOrders, PrivateOrdersUseNumbers,
+    RefusedPrivateReplaceCancels, IdsEndWithTheFirstOrder, IdsAreForgottenByAgeAlone,
+    RejectsAreNotRemembered,
 ])
 def test_a_broken_rule_is_noticed(broken: Callable[[], NaiveVenue]):
     pair = VenuePair(broken())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cython_core.model import Flag, Kind, Reject, Source
-from tests.oracle.commands import Command, define_account, define_instrument
+from tests.oracle.commands import Command, define_account, define_instrument, set_rules
 from tests.oracle.naive_venue import Order
 from tests.oracle.venue_pair import VenuePair
 
@@ -34,6 +34,9 @@ picks = st.integers(0, 1_000)
 ticks_away = st.integers(-5, 5)
 # Orders that did not come by OUCH rest and trade like any other, but have no handle there.
 sources = st.sampled_from((Source.TCP, Source.TCP, Source.TCP, Source.UDP, Source.HTTP))
+private_sources = st.sampled_from((Source.HTTP, Source.REDIS, Source.ADMIN, Source.INTERNAL))
+client_texts = st.sampled_from(("", "", "a", "b", "c", "d", "e", "f" * 35, "f" * 36))
+keep_sizes = st.one_of(st.just(0), st.integers(0, 25), st.sampled_from((2**32, 2**40, 2**64 - 1)))
 quantities = st.one_of(
     st.integers(1, 20), st.integers(1, 20),
     st.sampled_from((0, 999_999, 2**32 - 1, 2**32, 2**63, 2**64 - 1)))
@@ -137,7 +140,7 @@ class VenueMachine(RuleBasedStateMachine):
             price_units=price_of(order.instrument_id, away, odd), time_in_force=time_in_force,
             display="N", iso="Y", client_order="replaced", flags=flags | door,
             door_reason=Reject.PEG if Flag.DOOR_REASON in door else 0, command_side=side,
-            orig_user_ref_num=order.user_ref_num - dead, options=extra)])
+            orig_user_ref_num=max(0, order.user_ref_num - dead), options=extra)])
 
     @rule(pick=picks, keep_lots=st.one_of(st.just(0), st.integers(0, 25)), dead=st.booleans(),
           source=sources)
@@ -183,6 +186,73 @@ class VenueMachine(RuleBasedStateMachine):
         self.pair.send([Command(
             Kind.CMD_ENABLE_ENTRY if enable else Kind.CMD_DISABLE_ENTRY, account_id,
             self.number(account_id, channel, step), channel, firm=firm)])
+
+    @rule(account_id=accounts, instrument_id=instruments, side=sides, quantity_lots=quantities,
+          away=ticks_away, odd=odd_prices, time_in_force=times_in_force, flags=post_only,
+          door=door_flags, source=private_sources, text=client_texts, extra=options)
+    def private_enter(self, account_id: int, instrument_id: int, side: str, quantity_lots: int,
+                      away: int, odd: int | None, time_in_force: str, flags: Flag, door: Flag,
+                      source: Source, text: str, extra: dict[str, Any]) -> None:
+        self.pair.send([Command(
+            Kind.CMD_ENTER, account_id, 0, 0, instrument_id, side, quantity_lots,
+            price_of(instrument_id, away, odd), time_in_force, source=source, flags=flags | door,
+            options=extra, client_order_id=text, request_id=7, actor_account_id=account_id,
+            key="key")])
+
+    @rule(pick=picks, source=private_sources, quantity_lots=keep_sizes, named=st.booleans(),
+          other=st.sampled_from((0, 0, 0, 0, 1)), kind=st.sampled_from(
+              (Kind.CMD_CANCEL, Kind.CMD_CANCEL, Kind.CMD_CANCEL, Kind.CMD_MODIFY)))
+    def private_cancel(self, pick: int, source: Source, quantity_lots: int, named: bool,
+                       other: int, kind: Kind) -> None:
+        order = self.live(pick)
+        if order is not None:
+            account_id = next(iter(FIRMS)) if other else order.account_id
+            self.pair.send([Command(
+                kind, account_id, order.user_ref_num * named, order.user_ref_idx * named,
+                quantity_lots=quantity_lots, source=source, order_id=order.order_id,
+                side="S" if kind == Kind.CMD_MODIFY else "", request_id=2**32 - 1)])
+
+    @rule(pick=picks, source=private_sources, more_lots=st.integers(-10, 20), away=ticks_away,
+          odd=odd_prices, time_in_force=times_in_force, flags=post_only, door=door_flags,
+          side=st.sampled_from(("", "", "", "B", "S", "T")), text=client_texts, extra=options,
+          dead=st.sampled_from((0, 0, 0, 0, 1)))
+    def private_replace(self, pick: int, source: Source, more_lots: int, away: int,
+                        odd: int | None, time_in_force: str, flags: Flag, door: Flag, side: str,
+                        text: str, extra: dict[str, Any], dead: int) -> None:
+        order = self.live(pick)
+        if order is not None:
+            self.pair.send([Command(
+                Kind.CMD_REPLACE, order.account_id, 0, order.user_ref_idx,
+                quantity_lots=max(0, order.open_lots + order.chain_done_lots + more_lots),
+                price_units=price_of(order.instrument_id, away, odd), display="N",
+                time_in_force=time_in_force, source=source, flags=flags | door,
+                door_reason=Reject.PEG if Flag.DOOR_REASON in door else 0, command_side=side,
+                orig_user_ref_num=order.user_ref_num, options=extra, client_order_id=text,
+                order_id=order.order_id + dead, reason="by hand")])
+
+    @rule(account_id=accounts, source=private_sources, side=st.sampled_from(("", "", "B", "S")),
+          instrument_id=st.sampled_from((0, 0, *TICKS)), firm=st.sampled_from(("", "", "AAAA")),
+          kind=st.sampled_from((Kind.CMD_MASS_CANCEL, Kind.CMD_DISABLE_ENTRY,
+                                Kind.CMD_ENABLE_ENTRY, Kind.CMD_ENABLE_ENTRY)))
+    def private_action(self, account_id: int, source: Source, side: str, instrument_id: int,
+                       firm: str, kind: Kind) -> None:
+        if kind == Kind.CMD_MASS_CANCEL:
+            self.pair.send([Command(kind, account_id, 0, 0, instrument_id, side, source=source,
+                                    firm=firm)])
+        else:
+            self.pair.send([Command(kind, account_id, source=source, firm=firm)])
+
+    @rule(instrument_id=st.sampled_from((*TICKS, UNKNOWN_INSTRUMENT)),
+          reason=st.sampled_from(("", "news", "r" * 24)), source=private_sources,
+          kind=st.sampled_from((Kind.CMD_HALT_INSTRUMENT, Kind.CMD_RESUME_INSTRUMENT,
+                                Kind.CMD_RESUME_INSTRUMENT, Kind.CMD_ADMIN_ACT)))
+    def operator(self, instrument_id: int, reason: str, source: Source, kind: Kind) -> None:
+        self.pair.send([Command(kind, instrument_id=instrument_id, source=source, reason=reason)])
+
+    @rule(window_ns=st.sampled_from((0, 10, 2**64 - 1)), kept_min=st.sampled_from((0, 1, 3)),
+          kept_max=st.sampled_from((0, 2, 5, 2**64 - 1)))
+    def rules_for_ids(self, window_ns: int, kept_min: int, kept_max: int) -> None:
+        self.pair.send([set_rules(window_ns, kept_min, kept_max)])
 
     @rule(account_id=accounts, channel=channels)
     def account_query(self, account_id: int, channel: int) -> None:
