@@ -1298,17 +1298,23 @@ cdef str text_of(const char *data, size_t size):
 
 cdef size_t next_answer(const Units *units, size_t position, uint64_t *seq,
                         bint private) noexcept nogil:
-    """The next first event of a private command or halt from a unit on; units.count for none."""
-    cdef const Event *event
+    """The next first event of a private command, or halt, from a unit on; units.count for none.
+    `seq` is that of the event before, and then that of the event found.
+
+    Looks at every unit's kind and at nothing else, so that no look waits for the one before.
+    """
+    cdef size_t start = position
+    cdef uint8_t kind
     while position < units.count:
-        event = &units.data[position]
-        if event.kind == EV_INSTRUMENT_HALTED or event.kind == EV_INSTRUMENT_RESUMED:
-            return position
-        if private and event.ext_count and starts_command(event) \
-                and find_ext(event, EXT_ORIGIN) != NULL:
-            return position
-        position += 1 + <size_t>event.ext_count
-        seq[0] += 1
+        kind = units.data[position].kind
+        if kind >= EV_ACCEPTED:
+            start = position
+            seq[0] += 1
+            if kind == EV_INSTRUMENT_HALTED or kind == EV_INSTRUMENT_RESUMED:
+                return position
+        elif kind == EXT_ORIGIN and private:
+            return start
+        position += 1
     return position
 
 
@@ -1319,7 +1325,7 @@ def answers(EventBatch batch not None, wanted=None):
     With an empty `wanted` a look at each event's kind is all that it costs.
     """
     cdef size_t position = 0
-    cdef uint64_t seq = batch.first_seq
+    cdef uint64_t seq = batch.first_seq - 1
     cdef bint private = wanted is None or len(wanted) > 0
     cdef const ExtOrigin *origin
     cdef uint8_t kind
@@ -1335,7 +1341,6 @@ def answers(EventBatch batch not None, wanted=None):
                 or (origin != NULL and origin.request_id in wanted):
             found.append(make_answer(batch, position, seq))
         position += 1 + <size_t>batch.units.data[position].ext_count
-        seq += 1
 
 
 def answer_at(EventBatch batch not None, uint64_t seq):

@@ -22,7 +22,7 @@ All integers are little-endian. Nothing here does I/O; the functions see bytes.
 from libc.string cimport memcpy, memset
 
 from cython_core.event cimport Event, UnitBuffer, units_reserve
-from cython_core.model cimport (KIND_BLOCK_HEADER, KIND_EMPTY, KIND_SEGMENT_HEADER,
+from cython_core.model cimport (CMD_ENTER, KIND_BLOCK_HEADER, KIND_EMPTY, KIND_SEGMENT_HEADER,
                                 LAYOUT_VERSION, MATCHER_VERSION)
 
 from typing import NamedTuple
@@ -380,12 +380,13 @@ def first_time_ns(UnitBuffer batch not None):
 
 def last_time_ns(UnitBuffer batch not None):
     """The time stamped on the last event of the batch; 0 when it is empty."""
-    cdef size_t position = 0
-    cdef uint64_t time_ns = 0
-    while position < batch.units.count:
-        time_ns = batch.units.data[position].time_ns
-        position += 1 + batch.units.data[position].ext_count
-    return time_ns
+    cdef size_t position = batch.units.count
+    while position:
+        position -= 1
+        # Extension units have kinds below those of commands and events.
+        if batch.units.data[position].kind >= CMD_ENTER:
+            return batch.units.data[position].time_ns
+    return 0
 
 
 cdef uint64_t _whole_events(const Event *units, size_t count) noexcept nogil:
