@@ -1,9 +1,10 @@
 """The load generator's process: takes one JSON job on stdin, prints one JSON answer.
 
 A job: {"host", "port", "credentials": [[user, password]], "symbols": [..], "cpu": core or null,
-"options": {..of LoadGenerator}, "phases": [{"kind": .., ..}], "finish": true}. A phase's kind is
-a method of LoadGenerator (closed_loop, open_loop, round_trips, fill, settle); the rest are its
-arguments. The answer is {"phases": [..], "finish": ..} or {"wrong": text}.
+"options": {..of LoadGenerator}, "phases": [{"kind": .., ..}], "finish": true, "server_pid": process
+or 0}. A phase's kind is a method of LoadGenerator (closed_loop, open_loop, round_trips, fill,
+settle); the rest are its arguments. The answer is {"phases": [..], "finish": ..}, each phase with
+the processor time that the server took in it, warm-up included, or {"wrong": text}.
 """
 
 import json
@@ -11,18 +12,22 @@ import os
 import sys
 from typing import Any
 
+from bench.cpu import cpu_seconds
 from bench.loadgen import LoadGenerator, WrongAnswer
 
 PHASES = ("closed_loop", "open_loop", "round_trips", "fill", "settle")
 
 
-def run_phase(generator: LoadGenerator, phase: dict[str, Any]) -> Any:
+def run_phase(generator: LoadGenerator, phase: dict[str, Any], server_pid: int = 0) -> Any:
     """Run one phase and turn its histograms into what JSON can carry."""
     arguments = dict(phase)
     kind = arguments.pop("kind")
     if kind not in PHASES:
         raise ValueError(f"{kind} is no phase of a job; there are {', '.join(PHASES)}")
+    before = cpu_seconds(server_pid)
     figures = getattr(generator, kind)(**arguments)
+    if figures:
+        figures["server_cpu_seconds"] = cpu_seconds(server_pid) - before
     if figures and "windows" in figures:
         figures["windows"] = [window.sparse() for window in figures["windows"]]
     return figures
@@ -36,7 +41,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
                               **job.get("options", {}))
     try:
         generator.connect()
-        phases = [run_phase(generator, phase) for phase in job["phases"]]
+        phases = [run_phase(generator, phase, job.get("server_pid", 0))
+                  for phase in job["phases"]]
         finish = generator.finish() if job.get("finish", True) else None
     except WrongAnswer as wrong:
         return {"wrong": str(wrong)}

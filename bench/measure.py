@@ -91,7 +91,8 @@ def drive(server: Server, phases: list[dict[str, Any]], *, connections: int = 1,
     job = {
         "host": "127.0.0.1", "port": server.port, "cpu": load_core(), "finish": finish,
         "credentials": [[name, PASSWORD] for name in account_names(connections)],
-        "symbols": symbols(instruments), "phases": phases, "options": {"echo": echo, **options},
+        "symbols": symbols(instruments), "phases": phases, "server_pid": server.process.pid,
+        "options": {"echo": echo, **options},
     }
     phases_done: list[dict[str, Any]] = run_job("bench.load", job)["phases"]
     return phases_done

@@ -2,10 +2,10 @@
 
 A job: {"host", "port", "clients", "chains", "requests": [texts], "path", "cpu": core or null,
 "ticks": null | {"port", "bytes": events} | {"port", "user", "password", "symbols": [..]},
-"phases": [{"kind": .., ..}], "server_pid": process or 0, "hold": false}. A phase's kind is a
-method of Reader (closed_loop, paced, read); the rest are its arguments. The answer is one line,
-{"phases": [..]} or {"wrong": text}. With "hold", a first line {"ready": true} says that all are
-subscribed, and the readers go on reading until stdin ends.
+"phases": [{"kind": .., ..}], "server_pid": process or 0, "strict": true, "hold": false}. A phase's
+kind is a method of Reader (closed_loop, paced, read); the rest are its arguments. The answer is one
+line, {"phases": [..]} or {"wrong": text}. With "hold", a first line {"ready": true} says that all
+are subscribed, and the readers go on reading until stdin ends.
 """
 
 import json
@@ -40,7 +40,7 @@ def clients_that_fit(wanted: int) -> int:
 def connect(job: dict[str, Any]) -> Reader:
     """Readers that are subscribed, with what makes the ticks."""
     reader = Reader(job["host"], job["port"], job["clients"], chains=job["chains"],
-                    server_pid=job.get("server_pid", 0))
+                    server_pid=job.get("server_pid", 0), strict=job.get("strict", True))
     reader.connect(job["requests"], path=job.get("path", "/"))
     ticks = job.get("ticks")
     if ticks is None:
@@ -70,7 +70,7 @@ def run_phase(reader: Reader, phase: dict[str, Any]) -> Any:
 def hold(reader: Reader) -> dict[str, Any]:
     """Read until stdin ends; the figures of all that time."""
     print(json.dumps({"ready": True}), flush=True)
-    total: dict[str, Any] = {"messages": 0, "seconds": 0.0}
+    total: dict[str, Any] = {"messages": 0, "bytes": 0, "snapshots": 0, "seconds": 0.0}
     while not select.select([sys.stdin], [], [], 0)[0]:
         part = reader.read(0.1)
         total = {key: total[key] + part[key] for key in total}

@@ -83,6 +83,17 @@ def test_a_wrong_message_ends_the_run(connected: Make, twist: Any, text: str) ->
         reader.closed_loop(5)
 
 
+def test_a_reader_that_may_be_slow_takes_snapshots() -> None:
+    feed = FakeFeed(twist=with_(type="snapshot", prev_seq=0))
+    reader = Reader("127.0.0.1", feed.port, 1, chains=feed.chains, strict=False)
+    reader.connect([])
+    ticks = socket.create_connection(("127.0.0.1", feed.tick_port))
+    ticks.sendall(b"t" * 6)
+    figures = reader.read(0.3)
+    assert (figures["messages"], figures["snapshots"]) == (5 * feed.chains, feed.chains)
+    feed.stop()
+
+
 @pytest.mark.parametrize(("data", "text"), [
     (b"\x88\x00", "closed a WebSocket"), (b"\x81\x80abcd", "is masked"),
     (b"\x01\x00", "no whole text message"), (b"\xc1\x00", "no whole text message"),
