@@ -1,87 +1,141 @@
-"""uvicorn's HTTP/1.1 connection, with bounds: how many, how long a head, how slow a request.
+"""uvicorn's HTTP/1.1 connection, bounded and made for small JSON.
 
-Two things are done otherwise than in uvicorn, because they cost a sixth of an order: head and body
-of an answer leave in one write, and no timer is made for each answer: the sweep that cuts slow
-requests closes idle connections too.
+A request begins when it is whole, so its body is there when it is asked for; its answer leaves in
+one write, head and body together (two writes are two system calls). No timer is made for each
+answer: the sweep that cuts slow requests closes idle connections too. Bounds: how many connections,
+how long a head and a body, how slow a sender.
 """
 
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
 
-import httptools
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from engine import clock
 
-# A request's line and headers together.
+# A request's line and headers together, as far as they came in pieces.
 HEAD_BYTES_MAX = 16_384
 # From a request's first byte to its last, and from the connection to its first byte.
 REQUEST_NS_MAX = 15 * clock.NS_PER_S
+
 # From an answer to the next request.
 REST_NS_MAX = 75 * clock.NS_PER_S
-TOO_MANY = (b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
-            b"retry-after: 1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b")
-TOO_MANY_BODY = (b'{"code":"too_many_connections","message":"the venue has as many HTTP '
-                 b'connections as api.connections_max allows","details":{}}')
-TOO_LONG = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-            b"connection: close\r\ncontent-length: %d\r\n\r\n%b")
-TOO_LONG_BODY = (b'{"code":"head_too_large","message":"the line and headers of a request have at '
-                 b'most 16384 bytes","details":{}}')
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Cycle(RequestResponseCycle):
-    """One request and its answer. An answer that is whole is written at once."""
+def _refusal(status: int, code: str, message: str) -> bytes:
+    """An answer after which the connection is closed."""
+    body = f'{{"code":"{code}","message":"{message}","details":{{}}}}'.encode()
+    return STATUS_LINE[status] + (b"content-type: application/json\r\nconnection: close\r\n"
+                                  b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b"
+                                  % (len(body), body))
 
-    start: Any = None
 
-    async def send(self, message: Any) -> None:
-        """Take a message of the application's; a head waits for its body."""
-        if self.start is None and not self.response_started:
-            self.start = message
-        elif self.response_started or message.get("more_body") or not self._write(message):
-            if not self.response_started:
-                await super().send(self.start)
-            await super().send(message)
+TOO_MANY = _refusal(503, "too_many_connections",
+                    "the venue has as many HTTP connections as api.connections_max allows")
+TOO_LONG = _refusal(431, "head_too_large",
+                    f"the line and headers of a request have at most {HEAD_BYTES_MAX} bytes")
+TOO_LARGE = _refusal(413, "body_too_large", "the body is larger than api.body_max_bytes")
 
-    def _write(self, message: Any) -> bool:
-        """Write head and body together; returns False when that is not so simple."""
-        start, body = self.start, message.get("body", b"")
-        if self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD":
-            return False
-        lines = [STATUS_LINE[start["status"]]]
-        length = -1
-        for name, value in (*self.default_headers, *start["headers"]):
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"connection" or name == b"transfer-encoding":
-                return False
-            lines.append(b"%b: %b\r\n" % (name, value))
+
+class Exchange:
+    """One request with its answer: ASGI's `receive` and `send`."""
+
+    __slots__ = (
+        "_answer_started",
+        "_head",
+        "body",
+        "connection",
+        "disconnected",
+        "head_only",
+        "keep_alive",
+        "response_complete",
+        "scope",
+    )
+
+    def __init__(self, connection: Connection, scope: dict[str, Any], keep_alive: bool) -> None:
+        self.connection = connection
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.body: bytes | bytearray = b""
+        self.head_only = scope["method"] == "HEAD"
+        self.disconnected = False
+        self.response_complete = False
+        self._head = b""
+        self._answer_started = False
+
+    @property
+    def message_event(self) -> Exchange:
+        """uvicorn wakes a request that waits for its body: none of ours does."""
+        return self
+
+    def set(self) -> None:
+        """See message_event."""
+
+    async def run(self, app: App) -> None:
+        """Have the application answer. A mistake of ours closes the connection."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except Exception:
+            self.connection.logger.exception("a request failed")
+            self.connection.transport.close()
+            return
+        if not self.response_complete and not self.disconnected:
+            self.connection.logger.error("a request was left without its answer")
+            self.connection.transport.close()
+
+    async def receive(self) -> dict[str, Any]:
+        """The whole body."""
+        return {"type": "http.request", "body": bytes(self.body), "more_body": False}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """The head is kept until the body comes. Names and values of headers are our own."""
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self._head = self._make_head(message["status"], message["headers"])
+            return
+        connection, data = self.connection, message.get("body", b"")
+        if self._head:
+            data, self._head = self._head if self.head_only else self._head + data, b""
+        elif self.head_only:
+            data = b""
+        if data:
+            if connection.flow.write_paused:
+                await connection.flow.drain()
+            connection.transport.write(data)
+        if not message.get("more_body"):
+            self.response_complete = True
+            if not self.keep_alive:
+                connection.transport.close()
+            connection.on_response_complete()
+
+    def _make_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        parts = [STATUS_LINE[status]]
+        for name, value in self.connection.server_state.default_headers:
+            parts += name, b": ", value, b"\r\n"
+        for name, value in headers:
+            if name == b"connection" and value == b"close":
+                # Said once, below.
+                self.keep_alive = False
+            else:
+                parts += name, b": ", value, b"\r\n"
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        head = b"".join(lines)
-        if length != len(body) or not head.count(b"\n") == head.count(b"\r") == len(lines):
-            return False
-        self.response_started = self.response_complete = True
-        self.waiting_for_100_continue = False
-        self.transport.write(head + b"\r\n" + body)
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
-        return True
+            parts.append(b"connection: close\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. `connections_max` is set by the server on a class of its own."""
+    """One connection. The bounds are set by the server on a class of its own."""
 
     connections_max = 1_000_000
+    body_max = 1 << 20
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -90,51 +144,66 @@ class Connection(HttpToolsProtocol):
         # When the last answer left.
         self.rested_ns = self.begun_ns
         if len(self.connections) > self.connections_max:
-            transport.write(TOO_MANY % (len(TOO_MANY_BODY), TOO_MANY_BODY))
-            transport.close()
+            self._refuse(TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
         if not self.begun_ns:
             self.begun_ns = clock.monotonic_ns()
-        # Counts what came while a head was incomplete; a body sets it back.
+        # Counts what came while a head was incomplete; a whole head or a body sets it back.
         self.head_bytes += len(data)
         super().data_received(data)
-        if self.head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
-            self.transport.write(TOO_LONG % (len(TOO_LONG_BODY), TOO_LONG_BODY))
-            self.transport.close()
+        if self.head_bytes > HEAD_BYTES_MAX:
+            self._refuse(TOO_LONG)
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def on_headers_complete(self) -> None:
-        """Begin a request: as uvicorn does, without what this server has not (paths in front,
-        upgrades, a log line for each request)."""
         self.head_bytes = 0
-        version, parsed = self.parser.get_http_version(), httptools.parse_url(self.url)
-        scope: Any = self.scope
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        scope["raw_path"] = parsed.path
-        scope["path"] = unquote(parsed.path.decode("ascii"))
-        scope["query_string"] = parsed.query or b""
-        before = self.cycle
-        self.cycle = Cycle(
-            scope=scope, transport=self.transport, flow=self.flow, logger=self.logger,
-            access_logger=self.access_logger, access_log=False,
-            default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete)
-        if before is None or before.response_complete:
-            self._begin(self.cycle, self.app)
-        else:
-            # Requests that came before the last one was answered wait for their turn.
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+        parser = self.parser
+        url, _, query = self.url.partition(b"?")
+        path = url.decode("ascii")
+        scope = {
+            "type": "http", "http_version": parser.get_http_version(),
+            "method": parser.get_method().decode("ascii"), "scheme": self.scheme,
+            "path": urllib.parse.unquote(path) if "%" in path else path, "raw_path": url,
+            "query_string": query, "headers": self.headers, "client": self.client or ("", 0),
+            "server": self.server, "root_path": "",
+        }
+        exchange: Any = Exchange(self, scope, parser.should_keep_alive())
+        self.waiting = exchange
+        if self.expect_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def _begin(self, cycle: Any, app: Any) -> None:
-        task = self.loop.create_task(cycle.run_asgi(app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+    def on_body(self, body: bytes) -> None:
+        self.head_bytes = 0
+        exchange = self.waiting
+        if not exchange.body:
+            exchange.body = body
+        else:
+            if isinstance(exchange.body, bytes):
+                exchange.body = bytearray(exchange.body)
+            exchange.body += body
+        if len(exchange.body) > self.body_max:
+            self._refuse(TOO_LARGE)
+
+    def on_message_complete(self) -> None:
+        self.begun_ns = 0
+        self.head_bytes = 0
+        if self.transport.is_closing():
+            return
+        exchange, before = self.waiting, self.cycle
+        self.cycle = exchange
+        if before is None or before.response_complete:
+            self._begin(exchange)
+        else:
+            # Requests that came in one go are answered one after the other.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))
 
     def on_response_complete(self) -> None:
         """An answer has left: go on with the next request, or rest."""
@@ -144,16 +213,18 @@ class Connection(HttpToolsProtocol):
         self.rested_ns = clock.monotonic_ns()
         self.flow.resume_reading()
         if self.pipeline:
-            self._begin(*self.pipeline.pop())
+            self._begin(self.pipeline.pop()[0])
 
-    def on_body(self, body: bytes) -> None:
-        self.head_bytes = 0
-        super().on_body(body)
+    def _begin(self, exchange: Any) -> None:
+        task = self.loop.create_task(exchange.run(self.app))
+        tasks = self.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
-    def on_message_complete(self) -> None:
-        self.begun_ns = 0
-        self.head_bytes = 0
-        super().on_message_complete()
+    def _refuse(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
 
     def cut_if_slow(self, now_ns: int) -> bool:
         """Close when a request takes its sender too long, and returns whether it did; also closes
@@ -169,6 +240,7 @@ class Connection(HttpToolsProtocol):
         return False
 
 
-def limited(connections_max: int) -> type[Any]:
-    """A class of connections of which there are at most so many."""
-    return type("Connection", (Connection,), {"connections_max": connections_max})
+def limited(connections_max: int, body_max: int) -> type[Any]:
+    """A class of connections with these bounds."""
+    return type("Connection", (Connection,), {"connections_max": connections_max,
+                                              "body_max": body_max})

@@ -49,12 +49,13 @@ class Server:
         config, loop = self._config, asyncio.get_running_loop()
         application = await self._application()
         _forward_logs()
-        connection = limited(config.connections_max)
+        connection = limited(config.connections_max, config.body_max_bytes)
         settings = uvicorn.Config(
             application, http=connection, ws="none", lifespan="off",
             interface="asgi3", log_config=None, access_log=False, proxy_headers=False,
             server_header=False, timeout_graceful_shutdown=SHUTDOWN_S)
         settings.load()
+        self._settings = settings
         server = uvicorn.Server(settings)
         server.lifespan = settings.lifespan_class(settings)
         try:
@@ -111,15 +112,14 @@ class Server:
     def _endpoint(self, bound: Bound) -> Endpoint:
         # BlackSheep takes a handler with exactly these types as it is, and wraps any other:
         # so this module's annotations are not put off.
-        serve, body_max = self.gateway.serve, self._config.body_max_bytes
+        serve = self.gateway.serve
 
         async def endpoint(request: Request) -> Response:
             scope: Any = request.scope
             values: Any = request.route_values
-            try:
-                body = await _body(request, body_max)
-            except ApiError as error:
-                return _response(error.reply())
+            content: Any = request.content
+            # The connection begins a request when it is whole: this is all of its body.
+            body = (await content.receive())["body"]
             return _response(await serve(
                 bound, values or {}, scope["method"], scope["raw_path"],
                 scope["query_string"], scope["headers"], body, scope["client"][0]))
@@ -138,20 +138,6 @@ class Server:
             return _response(found.reply())
 
         return missing
-
-
-async def _body(request: Request, body_max: int) -> bytes:
-    """The whole body. Raises ApiError 413 when it is too large."""
-    content: Any = request.content
-    message = await content.receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body") and len(body) <= body_max:
-        message = await content.receive()
-        body += message.get("body", b"")
-    if len(body) > body_max:
-        raise ApiError(413, "body_too_large", f"a body has at most {body_max} bytes",
-                       headers=((b"connection", b"close"),))
-    return body
 
 
 def _response(reply: Reply) -> Response:
