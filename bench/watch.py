@@ -3,7 +3,8 @@
 A job: {"host", "port", "clients", "chains", "requests": [texts], "path", "cpu": core or null,
 "ticks": null | {"port", "bytes": events} | {"port", "user", "password", "symbols": [..]},
 "phases": [{"kind": .., ..}], "server_pid": process or 0, "strict": true, "hold": false}. A phase's
-kind is a method of Reader (closed_loop, paced, read); the rest are its arguments. The answer is one
+kind is a method of Reader (closed_loop, paced, read); the rest are its arguments. "share_max" of a
+paced phase keeps it below that share of what the closed loop before it reached. The answer is one
 line, {"phases": [..]} or {"wrong": text}. With "hold", a first line {"ready": true} says that all
 are subscribed, and the readers go on reading until stdin ends.
 """
@@ -58,12 +59,16 @@ def connect(job: dict[str, Any]) -> Reader:
     return reader
 
 
-def run_phase(reader: Reader, phase: dict[str, Any]) -> Any:
+def run_phase(reader: Reader, phase: dict[str, Any], before: list[dict[str, Any]]) -> Any:
     """Run one phase."""
     arguments = dict(phase)
     kind = arguments.pop("kind")
     if kind not in PHASES:
         raise ValueError(f"{kind} is no phase of a job; there are {', '.join(PHASES)}")
+    share = arguments.pop("share_max", None)
+    if share is not None:
+        reached = before[-1]["ticks"] / before[-1]["seconds"]
+        arguments["per_second"] = min(arguments["per_second"], share * reached)
     return getattr(reader, kind)(**arguments)
 
 
@@ -86,7 +91,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     try:
         reader = connect(job)
         for phase in job.get("phases", []):
-            phases.append(run_phase(reader, phase))
+            phases.append(run_phase(reader, phase, phases))
         if job.get("hold"):
             phases.append(hold(reader))
     except WrongFeed as wrong:
