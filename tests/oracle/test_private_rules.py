@@ -5,6 +5,7 @@ import pytest
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.matcher import Matcher, fingerprint
 from cython_core.model import Act, Flag, Kind, Reject, Source
+from cython_core.stream import messages_of
 from tests.oracle.commands import Command, define_instrument, set_rules
 from tests.oracle.desk import MARKET, POST_ONLY, Desk
 
@@ -399,6 +400,27 @@ def test_an_act_of_an_operator_is_in_the_log_and_changes_nothing(desk):
                                "actor_account_id": 1, "key": "0123456789abcdef",
                                "reason": "asked by phone", "act": "disconnect"}
     assert desk.pair.matcher.levels(1, 9) == before
+
+
+# What OUCH is told
+
+
+def test_the_owner_of_an_ouch_order_is_told_of_what_other_doors_did(desk):
+    desk.buy(1, 10, 100, channel=3)
+    order_id = last_event(desk)["order_id"]
+    _, private_id = private_buy(desk, 1, 10, 100)
+    private_cancel(desk, 1, order_id, 4, 1, 3)
+    private_cancel(desk, 1, private_id)
+    private_cancel(desk, 1, private_id)
+    halt(desk)
+    desk.mass_cancel(1, number=0, source=Source.ADMIN)
+    desk.buy(1, 1, 100, channel=3)
+    whole = EventBatch.from_bytes(b"".join(bytes(events) for events in desk.pair.log), 1)
+    told = [message for account_id, message in messages_of(whole) if account_id == 1]
+    assert [message[:1] for message in told] == [b"A", b"C", b"C", b"J"]
+    assert [message[13:18] for message in told[1:3]] == [
+        (6).to_bytes(4, "big") + b"U", (4).to_bytes(4, "big") + b"U"]
+    assert told[3][13:15] == b"\0\x07"
 
 
 # Events that do not fit
