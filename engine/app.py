@@ -164,7 +164,7 @@ class App:
         gauge("sessions", "sessions", "live sessions", self.registry.live_count)
         gauge("connections", "connections", "open connections, logged in or not",
               lambda: self.door.connection_count)
-        gauge("connections_limit", "connections", "order_entry.connections_max",
+        gauge("connections_limit", "connections", "the limit of order_entry.connections_max",
               lambda: self.settings.config.order_entry.connections_max)
         gauge("resting_orders", "orders", "orders in all books",
               lambda: self.matcher.resting_orders)
@@ -174,6 +174,14 @@ class App:
               lambda: self.journal.committed_seq)
         gauge("answered_seq", "events", "seq of the newest event that was told to its owners",
               lambda: self.reports.routed_seq)
+        gauge("market_seq", "events", "seq of the newest event in the books and order lists that "
+              "feed and gateway read", lambda: self.market.applied_seq)
+        gauge("http_connections", "connections", "open connections of the gateway",
+              lambda: self.http.connection_count if self.http else 0)
+        gauge("http_connections_limit", "connections", "the limit of api.connections_max",
+              lambda: self.settings.config.api.connections_max)
+        gauge("http_pending", "commands", "commands of the gateway that are not durable yet",
+              lambda: len(self.market.pending))
         self.metrics.table("matcher", "commands and events",
                            "what the matcher did since the start: commands, and events by kind",
                            "kind", lambda: self.matcher.counters, grows=True)

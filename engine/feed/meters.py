@@ -35,7 +35,8 @@ class Meters:
         self.bad_frames = counter("feed_bad_frames", "connections",
                                   "connections ended by frames that break the protocol")
         gauge("feed_clients", "clients", "connected feed clients", lambda: len(feed.connected))
-        gauge("feed_clients_limit", "clients", "feed.clients_max", lambda: config.clients_max)
+        gauge("feed_clients_limit", "clients", "the limit of feed.clients_max",
+              lambda: config.clients_max)
         gauge("feed_chains", "chains", "different subscriptions that are told",
               lambda: len(feed.registry))
         gauge("feed_pending", "messages", "messages that wait for the next tick",
