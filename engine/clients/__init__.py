@@ -38,6 +38,18 @@ from engine.clients.executions import (
     SystemEvent,
 )
 from engine.clients.feed import FeedClient
+from engine.clients.http import HttpClient, HttpOrder, OrderFill
+from engine.clients.http_errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    HttpError,
+    NotFoundError,
+    RateLimitedError,
+    RejectedError,
+    UnavailableError,
+)
 from engine.clients.local_book import LocalBook, LocalOrders
 from engine.clients.order_entry import OrderEntryClient
 from engine.clients.pending import Answer
@@ -49,12 +61,15 @@ __all__ = [
     "AiqCanceled",
     "Answer",
     "AnswerTimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
     "BookMismatchError",
     "BrokenTrade",
     "CancelPending",
     "CancelRejected",
     "Canceled",
     "ClientError",
+    "ConflictError",
     "ConnectionLostError",
     "EntryDisabled",
     "EntryEnabled",
@@ -63,14 +78,22 @@ __all__ = [
     "FeedClient",
     "FeedGapError",
     "FeedRefusedError",
+    "ForbiddenError",
+    "HttpClient",
+    "HttpError",
+    "HttpOrder",
     "LocalBook",
     "LocalOrders",
     "LoginRejectedError",
     "MassCanceled",
     "Modified",
+    "NotFoundError",
     "OrderEntryClient",
+    "OrderFill",
     "PriorityUpdated",
+    "RateLimitedError",
     "Rejected",
+    "RejectedError",
     "Replaced",
     "RequestIgnoredError",
     "Restated",
@@ -81,4 +104,5 @@ __all__ = [
     "SystemEvent",
     "TimeInForce",
     "TooManyInFlightError",
+    "UnavailableError",
 ]

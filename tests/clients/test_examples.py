@@ -29,6 +29,16 @@ def test_the_first_order_example_trades_and_leaves_nothing_behind(daemon: Daemon
         "canceled: the other 300000 lots\n")
 
 
+def test_the_http_example_buys_changes_and_cancels(daemon: Daemon) -> None:
+    assert run_python("examples/http_order.py", str(daemon.api_port)) == (
+        "open: 0.500000 at 60000.00\n"
+        "the same order: True\n"
+        "refused: price_off_tick\n"
+        "reduced: 0.200000\n"
+        "best bid: ['60000.00', '0.200000', 1]\n"
+        "canceled: user\n")
+
+
 @pytest.mark.parametrize("page", sorted(
     str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     if "```python" in path.read_text("utf-8")))
@@ -36,5 +46,6 @@ def test_the_python_of_the_documentation_runs(daemon: Daemon, tmp_path: Path, pa
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.S | re.M)
     for block in blocks:
         script = tmp_path / "snippet.py"
-        script.write_text(block.replace("9001", str(daemon.port)))
+        script.write_text(block.replace("9001", str(daemon.port))
+                          .replace("127.0.0.1:8000", f"127.0.0.1:{daemon.api_port}"))
         run_python(str(script))
