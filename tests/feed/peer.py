@@ -26,8 +26,9 @@ class Peer:
     @classmethod
     async def connect(cls, port: int, encoding: str = "json", **options: Any) -> Peer:
         """Connect to the feed on this port."""
+        options = {"compression": None, "max_size": None, "max_queue": None} | options
         socket = await websockets.connect(f"ws://127.0.0.1:{port}/?encoding={encoding}",
-                                          **({"compression": None, "max_size": None} | options))
+                                          **options)
         return cls(socket, encoding)
 
     async def close(self) -> None:
