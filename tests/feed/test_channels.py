@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from cython_core.model import Source
 from tests.feed.peer import Peer
 from tests.support.venue import Venue
 
@@ -108,6 +109,13 @@ async def test_status_says_that_trading_goes_on(venue: Venue, connect: Connect) 
     status = await peer.subscribe("status")
     assert list(status) == [*HEAD, "state", "reason"]
     assert (status["state"], status["reason"]) == ("trading", "")
+    venue.inside(lambda batch: batch.halt_instrument(1, reason="news", source=Source.ADMIN))
+    halted = await peer.get()
+    assert (halted["type"], halted["prev_seq"]) == ("update", status["seq"])
+    assert (halted["state"], halted["reason"]) == ("halted", "news")
+    assert (await (await connect(venue)).subscribe("status"))["state"] == "halted"
+    venue.inside(lambda batch: batch.resume_instrument(1, source=Source.ADMIN))
+    assert (await peer.get())["state"] == "trading"
 
 
 async def test_a_depth_is_kept_by_the_server(venue: Venue, connect: Connect) -> None:
