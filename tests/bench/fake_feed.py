@@ -74,9 +74,10 @@ class FakeFeed:
             accept = base64.b64encode(hashlib.sha1(key + GREETING).digest())
             first = b"".join(frame(self._text(chain, 0, "snapshot", 0))
                              for chain in range(self.chains))
+            # A tick must find every client that knows itself connected.
+            self.clients.append(client)
             self._send(client, b"HTTP/1.1 %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                        b"Sec-WebSocket-Accept: %b\r\n\r\n" % (self.upgrade, accept) + first)
-            self.clients.append(client)
             while data := client.recv(4096):
                 self.received += data
 
