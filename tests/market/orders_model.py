@@ -118,7 +118,8 @@ class OrdersModel:
         if event["command"] != "cmd_enter" or event["reason"] == DUPLICATE:
             return
         self._new(event, event["seq"], 0, event["quantity_lots"], 0, event.get("client_order_id"))
-        self._end(event["seq"], "rejected", REJECT_CODES[event["reason"]], event["seq"])
+        reason = REJECT_CODES.get(event["reason"], f"reject_{event['reason']:04X}")
+        self._end(event["seq"], "rejected", reason, event["seq"])
         self._tell(event["seq"], event["seq"])
 
     def _replaced(self, event: Row) -> None:
