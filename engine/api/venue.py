@@ -19,6 +19,7 @@ from engine.instruments import Instrument
 from engine.metrics import TIMES_NS, Metrics, Spread
 
 HERE = Path(__file__).parent
+_ORDERS = ("accepted", "rejected", "replaced", "replace_refused")
 _NOTHING = Spread(TIMES_NS, [0] * (len(TIMES_NS) + 1), 0)
 
 
@@ -58,11 +59,12 @@ class Clients(msgspec.Struct):
 
 
 class Load(msgspec.Struct):
-    """Counters since the start. The difference of two answers is what happened in between;
-    `time` is a clock that only serves for that, in nanoseconds."""
+    """Counters since the start; `orders` are those that were entered or replaced, refused ones
+    too. The difference of two answers is what happened in between; `time` is a clock that only
+    serves for that, in nanoseconds."""
 
     time: int
-    commands: int
+    orders: int
     trades: int
     commit: Times
     answer: Times
@@ -99,7 +101,7 @@ class VenueRoutes:
         """Orders, trades and latencies since the start, and who is connected."""
         counters, spreads = self._counters(), self._metrics.spreads()
         return json_reply(Load(
-            clock.monotonic_ns(), counters["commands"], counters["fill"],
+            clock.monotonic_ns(), sum(counters[kind] for kind in _ORDERS), counters["fill"],
             _times(spreads.get("commit", _NOTHING)), _times(spreads.get("order_ack", _NOTHING)),
             self._clients()))
 

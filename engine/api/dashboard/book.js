@@ -59,7 +59,7 @@ export class Book {
   }
 
   crc() {
-    const best = [...this.asks.levels.slice(0, CRC_LEVELS), ...this.bids.levels.slice(0, CRC_LEVELS)];
+    const best = [this.asks, this.bids].flatMap(({levels}) => levels.slice(0, CRC_LEVELS));
     return crc32(best.map(level => `${level.price}:${level.lots}`).join(","));
   }
 
@@ -67,7 +67,8 @@ export class Book {
   get bestAsk() { return this.asks.levels[0] || null; }
 }
 
-// Levels joined into steps of `step` units: bids fall to the step below, asks rise to the one above.
+// Levels joined into steps of `step` units: bids fall to the step below, asks rise to the one
+// above.
 export function grouped(levels, step, sign, count) {
   const rows = [];
   let total = 0;

@@ -58,10 +58,12 @@ export class Depth {
     context.lineWidth = 1;
     const step = Math.max(format.tick, round(2 * reach / Math.max(2, width / 95)));
     context.textAlign = "center";
-    for (let price = Math.ceil((middle - reach) / step) * step; price < middle + reach; price += step) {
+    const first = Math.ceil((middle - reach) / step) * step;
+    for (let price = first; price < middle + reach; price += step) {
       const place = Math.round(x(price)) + 0.5;
       line(context, place, 0, place, bottom);
-      if (place > 30 && place < width - 30) context.fillText(format.price(price), place, bottom + 13);
+      if (place < 30 || place > width - 30) continue;   // its text would be cut
+      context.fillText(format.price(price), place, bottom + 13);
     }
     const lots = round(most / Math.max(2, bottom / 45));
     context.textAlign = "left";

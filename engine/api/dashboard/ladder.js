@@ -99,7 +99,9 @@ export class Ladder {
   #showMiddle() {
     const {bestBid: bid, bestAsk: ask, format} = this.book;
     if (!bid || !ask) {
-      setText(this.mid, !this.book.seq ? "…" : bid || ask ? format.price((bid || ask).price) : "No orders");
+      const only = bid || ask;
+      const known = only ? format.price(only.price) : "No orders";
+      setText(this.mid, this.book.seq ? known : "…");
       setText(this.spread, bid ? "no asks" : ask ? "no bids" : "");
       return;
     }

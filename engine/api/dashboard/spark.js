@@ -3,6 +3,7 @@
 import {colours, drawer, element, setText, sharp} from "./dom.js";
 
 const POINTS = 120;
+const POINTS_FEWEST = 30;   // the line is drawn over at least so many places
 
 export class Spark {
   constructor(name, write, colour = "accent") {
@@ -33,14 +34,15 @@ export class Spark {
     const {context, width, height} = area;
     const colour = colours()[this.colour];
     const most = Math.max(...this.points.map(Number), 1e-9);
-    const x = at => width * (1 - (this.points.length - 1 - at) / (POINTS - 1));
+    const last = this.points.length - 1;
+    const x = at => width * (1 - (last - at) / Math.max(last, POINTS_FEWEST));
     const y = value => height - 2 - (height - 4) * Number(value) / most;
     context.beginPath();
     this.points.forEach((value, at) => context.lineTo(x(at), y(value)));
     context.strokeStyle = colour;
     context.lineWidth = 1.25;
     context.stroke();
-    context.lineTo(x(this.points.length - 1), height);
+    context.lineTo(x(last), height);
     context.lineTo(x(0), height);
     context.fillStyle = `${colour}22`;
     context.fill();

@@ -61,8 +61,8 @@ export class Venue {
     setText($("top-clients"), short(feed + order_entry));
     const seconds = before ? (now.time - before.time) / 1e9 : 0;
     if (seconds <= 0) return;
-    const rate = (now.commands - before.commands) / seconds;
-    sparks.rate.add(rate, `${short(now.commands)} in all`);
+    const rate = (now.orders - before.orders) / seconds;
+    sparks.rate.add(rate, `${short(now.orders)} in all`);
     setText($("top-rate"), short(Math.round(rate)));
     sparks.trades.add((now.trades - before.trades) / seconds, `${short(now.trades)} in all`);
     for (const name of ["commit", "answer"]) {
@@ -78,8 +78,9 @@ export class Venue {
     $("clients").replaceChildren(...clients.slice(0, 50).map(client => {
       const row = element("tr");
       const ping = client.latency_ms === null ? "–" : duration(client.latency_ms * 1e6);
-      row.append(...[client.address, String(count(client.subscriptions)), short(client.messages_sent),
-                     ping].map(text => element("td", "", text)));
+      const texts = [client.address, String(count(client.subscriptions)),
+                     short(client.messages_sent), ping];
+      row.append(...texts.map(text => element("td", "", text)));
       return row;
     }));
   }
