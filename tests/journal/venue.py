@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.matcher import Matcher
+from cython_core.model import Source
 from cython_core.stream import WireNames, encode_account
 from engine.config import Config, JournalConfig
 from engine.errors import EngineError
@@ -59,6 +60,9 @@ class Flow:
             last = matcher.last_user_ref_num(account_id)
         kind = rng.random()
         number = last + 1
+        if rng.random() < 0.15:
+            self._add_private(batch, matcher, account_id)
+            return
         if kind < 0.6:
             batch.enter(account_id, number, rng.choice(list(INSTRUMENTS)), rng.choice("BS"),
                         rng.randint(1, 50), 100 * rng.randint(990, 1010), rng.choice("0013"),
@@ -73,6 +77,18 @@ class Flow:
             batch.account_query(account_id)
             return
         self.numbers[account_id] = number
+
+
+    def _add_private(self, batch: CommandBatch, matcher: Matcher, account_id: int) -> None:
+        """An order without a stream, or the cancel of any order by its id."""
+        rng = self.rng
+        if rng.random() < 0.6:
+            batch.enter(account_id, 0, rng.choice(list(INSTRUMENTS)), rng.choice("BS"),
+                        rng.randint(1, 50), 100 * rng.randint(990, 1010), rng.choice("0013"),
+                        source=Source.HTTP, client_order_id=f"id {rng.randrange(500)}")
+        else:
+            order_id = max(1, matcher.next_seq - rng.randint(1, 60))
+            batch.cancel(account_id, 0, source=Source.HTTP, order_id=order_id, request_id=1)
 
 
 class Venue:
