@@ -40,7 +40,7 @@ async def test_the_encodings_say_the_same(make_venue, connect, channel) -> None:
 
 
 async def test_only_large_messages_are_compressed(make_venue, connect) -> None:
-    venue = await make_venue(feed__compress_above_bytes=512)
+    venue = await make_venue(feed__compress_above_bytes=200)
     await trade(venue, Flow(2), 20)
     await told(venue)
     peer = await connect(venue, "msgpack-lz4")
