@@ -89,8 +89,9 @@ async def serve(settings: Settings, stop: asyncio.Event,
         await app.control.start()
         port = await app.listen_order_entry()
         timers = app.start_timers()
-        await app.listen_feed()
         await _unless_failed([*stages, *timers], app.listen_http())
+        # After it: a client that comes back at once logs in with what the gateway reads first.
+        await app.listen_feed()
         gc.collect()
         # What start-up made lives as long as the process: no collection need look at it again.
         gc.freeze()

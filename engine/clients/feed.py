@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -55,6 +55,22 @@ class _Held:
     seq: int | None = None
     # Out of step: nothing counts before the next snapshot.
     broken: bool = False
+    # The messages that have this `seq`, without what changes when they are sent again.
+    told: list[Body] = field(default_factory=list)
+    resumed: bool = False
+
+    def is_repeat(self, message: Body) -> bool:
+        """Whether a message came already before the connection broke. Where one event makes
+        several messages, none but the last covers it, so a resume after one of the others gives
+        them all again."""
+        content = {key: value for key, value in message.items() if key not in ("prev_seq", "time")}
+        if message["seq"] != self.seq:
+            self.told, self.resumed = [content], False
+            return False
+        if self.resumed and content in self.told:
+            return True
+        self.told.append(content)
+        return False
 
     def request(self) -> Body:
         """What to ask the venue for."""
@@ -212,6 +228,7 @@ class FeedClient:
         body = held.request()
         if resume_from is not None and not held.broken:
             body |= {"resume_from": resume_from, "log": self.log_id}
+            held.resumed = True
         while True:
             try:
                 await self._answer_of(link, body)
@@ -374,6 +391,8 @@ class FeedClient:
             self._put_right(held, FeedGapError(
                 f"{held.channel} {held.symbol}: a message follows seq {message['prev_seq']}, "
                 f"the last one here is {held.seq}"))
+            return
+        elif held.is_repeat(message):
             return
         held.seq = message["seq"]
         self._keep_message(message)

@@ -39,6 +39,13 @@ def test_the_http_example_buys_changes_and_cancels(daemon: Daemon) -> None:
         "canceled: user\n")
 
 
+def test_the_feed_example_sees_its_trade_and_finds_it_again(daemon: Daemon) -> None:
+    assert run_python("examples/follow_feed.py", str(daemon.feed_port), str(daemon.port)) == (
+        "buy 0.200000 at 60010.00\n"
+        "checksums that fitted: some\n"
+        "again: 0.200000 at 60010.00\n")
+
+
 @pytest.mark.parametrize("page", sorted(
     str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     if "```python" in path.read_text("utf-8")))
@@ -47,5 +54,6 @@ def test_the_python_of_the_documentation_runs(daemon: Daemon, tmp_path: Path, pa
     for block in blocks:
         script = tmp_path / "snippet.py"
         script.write_text(block.replace("9001", str(daemon.port))
-                          .replace("127.0.0.1:8000", f"127.0.0.1:{daemon.api_port}"))
+                          .replace("127.0.0.1:8000", f"127.0.0.1:{daemon.api_port}")
+                          .replace("8001", str(daemon.feed_port)))
         run_python(str(script))

@@ -197,6 +197,22 @@ async def test_a_broken_connection_goes_on_where_it_was():
         assert (venue.requests[3]["resume_from"], venue.requests[3]["log"]) == (12, "abc-1")
 
 
+async def test_what_came_before_the_break_does_not_come_twice():
+    """One event made two messages, and the connection broke between them."""
+    def fill(seq, prev_seq, role):
+        return {**trades(seq, prev_seq), "channel": "executions", "liquidity": role}
+
+    async with running([{}, trades(10, 0, "snapshot") | {"channel": "executions"},
+                        fill(11, 10, "maker"), fill(11, 11, "taker"), "break"],
+                       [{}, fill(11, 11, "maker"), fill(11, 11, "taker"), fill(12, 11, "maker"),
+                        fill(14, 12, "maker"), fill(14, 14, "maker")]) as venue, \
+            client_of(venue) as client:
+        await client.subscribe("executions", "BTC-USDT")
+        told = [(one["seq"], one.get("liquidity")) for one in await read(client, 6)]
+        assert told == [(10, None), (11, "maker"), (11, "taker"), (12, "maker"), (14, "maker"),
+                        (14, "maker")]
+
+
 async def test_a_reset_empties_the_book_until_the_snapshot():
     reset = {**book("reset", 20, 0), "reason": "the position is older than the resume window"}
     async with running([{}, SNAPSHOT, "break"],
