@@ -127,6 +127,49 @@ def _readable(stream):
     return bool(select.select([stream], [], [], 0.2)[0])
 
 
+def test_watch_shows_a_book_from_the_feed(venue):
+    trade(venue)
+    message, = venue("watch", "book", "BTC-USDT", "--once", "--json")
+    assert (message["type"], message["asks"]) == ("snapshot", [["60000.00", "0.300000", 1]])
+    assert message["crc"] == venue("book", "BTC-USDT", "--json")[0]["crc"]
+    shown = venue("watch", "book", "BTC-USDT", "--once")
+    assert shown.splitlines()[0] == f"BTC-USDT at seq {message['seq']}"
+    assert "60000.00  0.300000       1   ask" in shown
+
+
+def test_watch_follows_a_book(venue):
+    watcher = subprocess.Popen(venue.daemon.command("watch", "book", "BTC-USDT", "--depth", "3"),
+                               cwd=ROOT, env=venue.daemon.environment, text=True,
+                               stdout=subprocess.PIPE)
+    try:
+        assert "- | -" in watcher.stdout.readline()
+        venue("submit", "MAKER1", "buy", "BTC-USDT", "0.5", "60000")
+        line = watcher.stdout.readline()
+        assert "0.500000 x 60000.00 | -" in line
+        assert line.rstrip().endswith("1 changed")
+    finally:
+        watcher.kill()
+        watcher.wait()
+        watcher.stdout.close()
+
+
+def test_watch_shows_trades_of_the_past_and_what_comes(venue):
+    executed = trade(venue)[1]
+    past = venue("watch", "trades", "BTC-USDT", "--from", "1", "--once", "--json")
+    assert [(int(one["match"]), one["side"], one["price"], one["quantity"]) for one in past] == [
+        (executed["match_number"], "buy", "60000.00", "0.200000")]
+    line = venue("watch", "trades", "BTC-USDT", "--from", "1", "--once")
+    assert "buy           0.200000 at 60000.00" in line
+
+
+def test_watch_without_a_feed_is_one_line(venue):
+    assert venue.daemon.stop() == 0
+    shown = venue.daemon.run("watch", "trades", "BTC-USDT", "--port", "1")
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("matchd: no feed at 127.0.0.1:1")
+    assert shown.stderr.count("\n") == 1
+
+
 def test_a_session_rolls_on_request(venue):
     trade(venue)
     before, = venue("session", "status", "--json")
