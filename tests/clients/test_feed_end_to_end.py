@@ -195,7 +195,7 @@ async def test_a_replayed_day(make_daemon: MakeDaemon) -> None:
 async def test_the_real_day(make_daemon: MakeDaemon) -> None:
     folder = Path(os.environ["MATCHD_TEST_DATA"]) / "lobster"
     await replay(make_daemon, "GOOG", ["commands", str(folder / "GOOG_10.commands.csv.xz")],
-                 4_000_000, 1_000)
+                 4_000_000, 30)
 
 
 class Trader:
