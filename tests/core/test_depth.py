@@ -190,19 +190,23 @@ def test_books_opened_ahead_of_what_was_applied(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_oracle_flow_with_sparse_prices(seed):
-    """Ticks from 1 to 100, prices scattered over millions: window, tree and grid all move."""
+    """Ticks from 1 to 100, prices scattered over millions: window, tree and grid all move.
+    Orders without a stream, halts and rolls are in it too."""
     pair = VenuePair()
     flow = RandomFlow(seed, pair)
     flow.define()
     flow.run(3_000)
     books = Books()
     for instrument in TICKS:
-        books.open(instrument, [], [], 0)
+        books.open_orders(instrument, EventBatch(), 0)
     for events in pair.log:
         books.apply(events)
-    books.check()
+        books.check()
     for instrument in TICKS:
         assert plain(books, instrument) == pair.oracle.levels(instrument)
+        assert books.orders(instrument) == tuple(
+            [[str(one.price_units), one.order_id, str(one.open_lots)] for one in side]
+            for side in pair.oracle.orders(instrument))
 
 
 @pytest.mark.parametrize("seed", range(3))
