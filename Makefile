@@ -48,8 +48,8 @@ check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy --strict engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint cython_core engine bench tests
-	@$(BIN)/python -m mypy.stubtest --concise --allowlist tests/stubtest.allow \
-	  --ignore-unused-allowlist --ignore-disjoint-bases $(STUBBED)
+	@$(BIN)/python -m mypy.stubtest --concise --mypy-config-file pyproject.toml \
+	  --allowlist tests/stubtest.allow --ignore-unused-allowlist --ignore-disjoint-bases $(STUBBED)
 
 bench: build build/.bench .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
 	@$(BIN)/python -m bench $(ARGS)
