@@ -532,7 +532,7 @@ cdef class Books:
     def __dealloc__(self):
         cdef uint32_t number
         if self.known != NULL:
-            for number in range(INSTRUMENTS):
+            for number in range(<uint32_t>INSTRUMENTS):
                 if self.known[number] != NULL:
                     book_free(&self.known[number].book)
                     book_free(&self.known[number].queues)
@@ -855,7 +855,7 @@ cdef class Books:
     def check(self):
         """Walk the books. Raises CoreError with what is wrong; slow, for tests."""
         cdef uint32_t number
-        for number in range(INSTRUMENTS):
+        for number in range(<uint32_t>INSTRUMENTS):
             if self.shelf.live[number] == NULL:
                 continue
             wrong = check_levels(&self.shelf.live[number].book, &self.shelf.levels)

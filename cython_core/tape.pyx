@@ -126,7 +126,7 @@ cdef void count_trade(Market *market, const Trade *trade) noexcept nogil:
     """Take a trade into the candles."""
     cdef uint32_t place
     cdef Candle *candle
-    for place in range(INTERVALS):
+    for place in range(<uint32_t>INTERVALS):
         if trade.time_ns < market.candle_end_ns[place]:
             candle = <Candle *>ring_item(&market.candles[place], 0)
             candle.lots += trade.lots
@@ -202,10 +202,10 @@ cdef class Tape:
     def __dealloc__(self):
         cdef uint32_t number, place
         if self.markets != NULL:
-            for number in range(INSTRUMENTS):
+            for number in range(<uint32_t>INSTRUMENTS):
                 if self.markets[number] != NULL:
                     free(self.markets[number].trades.items)
-                    for place in range(INTERVALS):
+                    for place in range(<uint32_t>INTERVALS):
                         free(self.markets[number].candles[place].items)
                     free(self.markets[number].taken)
                     free(self.markets[number])
@@ -226,7 +226,7 @@ cdef class Tape:
             INVARIANT(market != NULL, "out of memory for an instrument's trades")
             market.instrument_id = <uint16_t>number
             ring_init(&market.trades, sizeof(Trade), self.trades_kept)
-            for place in range(INTERVALS):
+            for place in range(<uint32_t>INTERVALS):
                 ring_init(&market.candles[place], sizeof(Candle), self.candles_kept)
             self.markets[number] = market
         return market
@@ -377,7 +377,7 @@ cdef class Tape:
         cdef uint32_t number
         body = []
         memset(&head, 0, sizeof(head))
-        for number in range(INSTRUMENTS):
+        for number in range(<uint32_t>INSTRUMENTS):
             if self.markets[number] != NULL and self.markets[number].trades.count:
                 body.append(saved_market(self.markets[number]))
                 head.markets += 1
@@ -426,7 +426,7 @@ cdef class Tape:
             raise CoreError("a saved tape names an instrument that can't be")
         market = self._market(saved.instrument_id)
         at = load_ring(&market.trades, saved.trades, view, at)
-        for place in range(INTERVALS):
+        for place in range(<uint32_t>INTERVALS):
             at = load_ring(&market.candles[place], saved.candles[place], view, at)
             if saved.candles[place]:
                 market.candle_end_ns[place] = _interval_ns[place] + (
@@ -450,7 +450,7 @@ cdef bytes saved_market(const Market *market):
     saved.instrument_id = market.instrument_id
     saved.trades = market.trades.count
     parts = [saved_ring(&market.trades)]
-    for place in range(INTERVALS):
+    for place in range(<uint32_t>INTERVALS):
         saved.candles[place] = market.candles[place].count
         parts.append(saved_ring(&market.candles[place]))
     return (<char *>&saved)[:sizeof(saved)] + b"".join(parts)
