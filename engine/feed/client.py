@@ -42,6 +42,8 @@ class Client(WSListener):
         self.address = address
         self.encoding = encoding
         self.identity: Identity | None = None
+        # What it logged in with: a key may end while the client stays.
+        self.token = ""
         self.subscriptions: dict[Name, Subscription] = {}
         self.group: Group | None = None
         # A slow client gets nothing but answers until it has read what it was sent.

@@ -127,7 +127,7 @@ class Joins:
         if held.reset_reason:
             self._feed.meters.resets.add()
             messages.append(chain.reset(held.reset_reason, prev_seq))
-            held.reset_reason, prev_seq = "", 0
+            held.reset_reason, prev_seq = "", chain.seq
         messages.append(chain.snapshot(prev_seq))
         self._send(held, messages)
         self._live(held)

@@ -129,7 +129,7 @@ class Requests:
         if known is not None and known.account_id != identity.account_id and any(
                 held.chain.account_id for held in client.subscriptions.values()):
             raise Refused("forbidden", "end the private subscriptions of the other account first")
-        client.identity = identity
+        client.identity, client.token = identity, request.token
         return {"account": identity.username}
 
     def _ping(self, client: Client, request: Request) -> Body:

@@ -70,7 +70,7 @@ async def test_what_is_not_at_hand_is_reset(make_venue, connect, channel) -> Non
     assert (reset["type"], reset["prev_seq"]) == ("reset", 0)
     assert reset["reason"] == "the position is older than the resume window"
     snapshot = await peer.get()
-    assert (snapshot["type"], snapshot["prev_seq"]) == ("snapshot", 0)
+    assert (snapshot["type"], snapshot["prev_seq"]) == ("snapshot", reset["seq"])
 
 
 async def test_positions_of_another_log_and_of_the_future_are_reset(venue, connect) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import websockets
 
 from tests.feed.venue import everything, told
 from tests.support.venue import Venue
@@ -84,6 +85,23 @@ async def test_a_login_cannot_change_while_something_private_is_followed(
     assert (await peer.ask(op="auth", token="one"))["ok"]
     await peer.ask(op="unsubscribe", channel="orders", symbol="*")
     assert (await peer.ask(op="auth", token="two"))["ok"]
+
+
+async def test_a_login_ends_with_its_key(venue: Venue, connect) -> None:
+    use_tokens(venue, one=1, two=2)
+    peers = {}
+    for name in ("one", "two"):
+        peers[name] = await connect(venue)
+        await peers[name].ask(op="auth", token=name)
+        await peers[name].subscribe("orders")
+    stranger = await connect(venue)
+    use_tokens(venue, two=2)
+    with pytest.raises(websockets.ConnectionClosed) as closed:
+        await asyncio.wait_for(peers["one"].socket.recv(), 10)
+    assert closed.value.rcvd.code == 1008
+    assert closed.value.rcvd.reason == "the key of the login is over"
+    assert (await peers["two"].ask(op="ping"))["ok"]
+    assert (await stranger.ask(op="ping"))["ok"]
 
 
 async def test_a_trade_with_oneself_is_two_executions(venue: Venue, connect) -> None:
