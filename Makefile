@@ -38,8 +38,8 @@ build: build/.compiled .venv/.run $(VENDOR)/.made  ## make .venv, compile; leave
 run: build  ## start the venue (ARGS="--data-dir DIR" and other options of `matchd run`)
 	@exec $(BIN)/matchd run $(ARGS)
 
-test: build build/.bench .venv/.dev  ## run the tests (ARGS="-k name" and other options of pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: build build/.bench .venv/.dev  ## run the tests on all cores (ARGS="-k name" and other options of pytest)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-long: build build/.bench .venv/.dev  ## run the tests with their long profiles (tens of minutes)
 	@MATCHD_TEST_PROFILE=long $(BIN)/python -m pytest $(ARGS)

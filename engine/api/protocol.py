@@ -143,11 +143,17 @@ class Connection(HttpToolsProtocol):
         self.begun_ns = clock.monotonic_ns()
         # When the last answer left.
         self.rested_ns = self.begun_ns
-        if len(self.connections) > self.connections_max:
-            self._refuse(TOO_MANY)
+        # A refusal waits for the request: bytes that come after a close would make the kernel
+        # reset the connection, and the client might never read why.
+        self.too_many = len(self.connections) > self.connections_max
+        if len(self.connections) > 2 * self.connections_max:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
+            return
+        if self.too_many:
+            self._refuse(TOO_MANY)
             return
         if not self.begun_ns:
             self.begun_ns = clock.monotonic_ns()

@@ -271,12 +271,15 @@ class Joins:
     def stop(self, client: Client) -> None:
         """A client is slow: what it follows stops where it is told."""
         tick = self._feed.fan.tick
-        left_out = client.wire.tick == tick and self._feed.is_fanning_out
+        # The chains of this tick's batch, when the client was left out of it. A subscription that
+        # joined in this very tick is not among them: it has what its chain said.
+        left_out: frozenset[Chain] = frozenset()
+        if client.wire.tick == tick and self._feed.is_fanning_out and client.group is not None:
+            left_out = client.group.chains
         for held in client.subscriptions.values():
             chain = held.chain
             if held.told is Told.LIVE:
-                # It was left out of the batch of this tick.
-                self._stop(held, chain.before_seq if left_out and chain.tick == tick
+                self._stop(held, chain.before_seq if chain in left_out and chain.tick == tick
                            else chain.seq)
             elif held.told is Told.BRIDGING:
                 chain.bridging.remove(held)

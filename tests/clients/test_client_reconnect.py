@@ -275,7 +275,10 @@ async def test_an_answer_that_does_not_come_in_time_is_an_error(daemon: Daemon) 
                 await client.enter("GOOG", "S", 1, "500.00")
 
 
-async def test_a_silent_venue_is_left_after_the_time_out(daemon: Daemon) -> None:
+async def test_a_silent_venue_is_left_after_the_time_out(
+        make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon(order_entry__heartbeat_ms=15_000).start()
+
     async def accept_and_say_nothing(reader: asyncio.StreamReader,
                                      writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -288,8 +291,8 @@ async def test_a_silent_venue_is_left_after_the_time_out(daemon: Daemon) -> None
         await client.connect()
     async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
         async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo",
-                                    silence_max_s=0.3, heartbeat_s=0.1) as client:
-            # The daemon's heartbeats come once a second: too rarely for this client.
+                                    silence_max_s=2.0, heartbeat_s=0.1) as client:
+            # The daemon's heartbeats come too rarely for this client.
             async with asyncio.timeout(10):
                 while client.reconnects == 0:
                     await asyncio.sleep(0.05)

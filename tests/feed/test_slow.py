@@ -32,6 +32,30 @@ async def until(condition) -> None:
     raise AssertionError("it never was")
 
 
+async def test_what_joined_in_the_tick_that_finds_a_client_slow_was_told(make_venue,
+                                                                        connect) -> None:
+    venue = await make_venue()
+    feed, flow = venue.app.feed, Flow(1)
+    peer = await connect(venue)
+    await peer.subscribe("book")
+    await trade(venue, flow, 5)
+    await told(venue)
+    client = next(iter(feed.connected.values()))
+    held = next(iter(client.subscriptions.values()))
+    # In one tick the book speaks, the client's subscription joins by a snapshot, and the batch of
+    # its group leaves the client out.
+    feed.joins.stop(client)
+    feed.regroup_now()
+    held.chain.before_seq, held.chain.tick = held.chain.seq - 1, feed.fan.tick
+    feed.joins.go_on(client)
+    before, held.last_seq = held.chain.seq, 0
+    client.wire.skip(feed.fan.tick)
+    feed.is_fanning_out = True
+    feed.joins.stop(client)
+    feed.is_fanning_out = False
+    assert held.last_seq == before
+
+
 async def test_a_client_that_stalls_is_skipped_and_then_goes_on(make_venue, connect) -> None:
     venue = await make_venue(journal__sync="interval", **SMALL)
     feed, flow = venue.app.feed, Flow(1)
