@@ -599,15 +599,16 @@ cdef bint mass_cancel_hits(const State *state, const AccountAction *command,
 
 
 cdef void mass_cancel(Run *run, const AccountAction *command, uint32_t slot) noexcept nogil:
-    """Cancel what the command means, oldest order first."""
+    """Cancel what the command means, oldest order first. The owner is told who did it."""
     cdef State *state = run.state
+    cdef uint8_t reason = c'S' if command.source == SOURCE_ADMIN else c'U'
     cdef uint32_t *slots = orders_by_id(state, slot)
     cdef size_t index = 0
     cdef const Order *order
     while slots[index]:
         order = &state.pool.orders[slots[index]]
         if mass_cancel_hits(state, command, order):
-            write_canceled(run, order, order.open_lots, 0, c'U')
+            write_canceled(run, order, order.open_lots, 0, reason)
             drop_order(state, slots[index])
         index += 1
     free(slots)

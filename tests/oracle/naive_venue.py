@@ -467,9 +467,10 @@ class NaiveVenue:
         if not self._action_is_open(command):
             return
         self._emit_action(Kind.MASS_CANCELED, command)
+        reason = "S" if command.source == Source.ADMIN else "U"
         for order in self.live_orders():
             if (order.has_stream or command.is_private) and _mass_cancel_covers(command, order):
-                self._take_off(order, order.open_lots, "U")
+                self._take_off(order, order.open_lots, reason)
 
     def _order_entry(self, command: Command) -> None:
         if not self._action_is_open(command):

@@ -314,7 +314,7 @@ def test_a_private_mass_cancel_takes_every_order_and_an_ouch_one_its_own(desk):
     told = desk.mass_cancel(1, number=0, source=HTTP, side="B")
     assert told == [("mass_canceled",), ("canceled", 0, 1, "U"), ("canceled", 3, 3, "U")]
     told = desk.mass_cancel(1, number=0, source=Source.ADMIN)
-    assert told == [("mass_canceled",), ("canceled", 4, 4, "U")]
+    assert told == [("mass_canceled",), ("canceled", 4, 4, "S")]
     assert desk.query(1) == [("account_queried", 5)]
 
 
@@ -419,7 +419,7 @@ def test_the_owner_of_an_ouch_order_is_told_of_what_other_doors_did(desk):
     told = [message for account_id, message in messages_of(whole) if account_id == 1]
     assert [message[:1] for message in told] == [b"A", b"C", b"C", b"J"]
     assert [message[13:18] for message in told[1:3]] == [
-        (6).to_bytes(4, "big") + b"U", (4).to_bytes(4, "big") + b"U"]
+        (6).to_bytes(4, "big") + b"U", (4).to_bytes(4, "big") + b"S"]
     assert told[3][13:15] == b"\0\x07"
 
 
