@@ -58,7 +58,8 @@ def test_a_good_log_gives_every_event_again(traded):
     assert (report.first_seq, report.last_seq, report.events) == (1, last, last)
     assert report.compared == last
     assert report.state_hash == state_after(history, last).hex()
-    assert report.snapshots == 3
+    # How many there are depends on how quick the children that write them were.
+    assert report.snapshots == len(list(snapshot_seqs(FileStorage(folder)))) >= 2
 
 
 def test_progress_ends_at_the_whole(traded):
