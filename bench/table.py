@@ -1,6 +1,7 @@
-"""Renders the README's table from the newest result file: `python -m bench.table [--write]`.
+"""Renders the README's tables from the newest results: `python -m bench.table [--write]`.
 
-Every number of the table comes from that file, and the file from `make bench`.
+Every number comes from a result file, and the file from `make bench`. A run of some rows only gets
+a table of its own; the others stay as they were measured last.
 """
 
 import argparse
@@ -15,12 +16,20 @@ from bench.servers import ROOT
 HEADING = "## Measured"
 
 
-def newest(directory: Path) -> Path:
-    """The newest result file. Raises FileNotFoundError when there is none."""
-    files = sorted(directory.glob("*.json"))
-    if not files:
+def newest(directory: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Results with the names of their files, newest first, each row in the newest that has it.
+    Raises FileNotFoundError when there are none."""
+    seen: set[str] = set()
+    found = []
+    for path in sorted(directory.glob("*.json"), reverse=True):
+        result = json.loads(path.read_text())
+        rows = [row for row in result["rows"] if row["key"] not in seen]
+        if rows:
+            found.append((path.name, result | {"rows": rows}))
+        seen.update(row["key"] for row in rows)
+    if not found:
         raise FileNotFoundError(f"no results in {directory}: run `make bench` first")
-    return files[-1]
+    return found
 
 
 def _row(row: dict[str, Any]) -> str:
@@ -54,12 +63,15 @@ def _point(point: dict[str, Any]) -> str:
     return f"{latency['p50_ns'] / 1000:.0f} / {latency['p99.9_ns'] / 1000:.0f}"
 
 
-def render(result: dict[str, Any], name: str) -> str:
+def render(results: list[tuple[str, dict[str, Any]]]) -> str:
     """The section, heading included, without a blank line at its end."""
+    return "\n\n".join([HEADING, *(_table(result, name) for name, result in results)])
+
+
+def _table(result: dict[str, Any], name: str) -> str:
     about = result["conditions"]
     noise = about["noise"]
     lines = [
-        HEADING, "",
         f"`make bench` on {about['cpu']}, {about['cores']} cores shared by the venue, the load "
         f"generator and the disk; Linux {about['kernel']}, Python {about['python']}, "
         f"{about['filesystem'].partition(' ')[0]}; commit {about['commit']}, {about['time'][:10]}, "
@@ -85,10 +97,10 @@ def main() -> int:
     """Print the section, or put it into README.md."""
     parser = argparse.ArgumentParser(prog="bench.table", description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="put it into README.md")
-    parser.add_argument("result", nargs="?", type=Path, help="a result file (the newest)")
+    parser.add_argument("result", nargs="?", type=Path, help="a result file (the newest of each row)")
     chosen = parser.parse_args()
-    path = chosen.result or newest(RESULTS_DIR)
-    section = render(json.loads(path.read_text()), path.name)
+    path = chosen.result
+    section = render([(path.name, json.loads(path.read_text()))] if path else newest(RESULTS_DIR))
     readme = ROOT / "README.md"
     if chosen.write:
         readme.write_text(replace_section(readme.read_text(), section))

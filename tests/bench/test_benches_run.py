@@ -62,7 +62,18 @@ def test_a_row_runs(name: str, tmp_path: Path) -> None:
     assert run.main([name, "--tiny", "--results", str(tmp_path)]) == 0
     result = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert result.get("curves") or all(row["ours"] > 0 for row in result["rows"])
-    assert table.HEADING in table.render(result, "result.json")
+    assert table.HEADING in table.render([("result.json", result)])
+
+
+def test_each_row_comes_from_the_newest_result_that_has_it(tmp_path: Path) -> None:
+    rows = {"1.json": ["a", "b"], "2.json": ["b", "c"], "3.json": ["c"]}
+    for name, keys in rows.items():
+        (tmp_path / name).write_text(json.dumps({"rows": [{"key": key} for key in keys]}))
+    found = [(name, [row["key"] for row in result["rows"]])
+             for name, result in table.newest(tmp_path)]
+    assert found == [("3.json", ["c"]), ("2.json", ["b"]), ("1.json", ["a"])]
+    with pytest.raises(FileNotFoundError):
+        table.newest(tmp_path / "empty")
 
 
 def test_an_unknown_row_is_refused() -> None:
