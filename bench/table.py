@@ -97,7 +97,7 @@ def main() -> int:
     """Print the section, or put it into README.md."""
     parser = argparse.ArgumentParser(prog="bench.table", description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="put it into README.md")
-    parser.add_argument("result", nargs="?", type=Path, help="a result file (the newest of each row)")
+    parser.add_argument("result", nargs="?", type=Path, help="a result file (else the newest)")
     chosen = parser.parse_args()
     path = chosen.result
     section = render([(path.name, json.loads(path.read_text()))] if path else newest(RESULTS_DIR))
