@@ -227,7 +227,7 @@ async def test_a_block_larger_than_a_segment_gets_a_larger_segment():
 async def test_snapshots_are_forked_while_trading_goes_on_and_some_are_kept(tmp_path):
     storage = FileStorage(tmp_path)
     venue = Venue(storage, msgspec.structs.replace(SMALL, snapshot_events=100))
-    stage = asyncio.ensure_future(venue.run(150, end="abandon"))
+    stage = asyncio.ensure_future(venue.run(150, end="abandon", snapshots=1))
     await stage
     assert venue.error is None
     await asyncio.sleep(0)

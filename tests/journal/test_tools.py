@@ -29,7 +29,7 @@ from tests.journal.venue import SMALL, Venue, state_after
 @pytest.fixture
 def traded(tmp_path):
     """A closed log of several segments, and its events."""
-    venue = asyncio.run(Venue(FileStorage(tmp_path)).run(200, 12))
+    venue = asyncio.run(Venue(FileStorage(tmp_path)).run(200, 12, snapshots=2))
     assert venue.error is None
     return tmp_path, venue.produced
 

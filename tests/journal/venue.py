@@ -117,19 +117,20 @@ class Venue:
             self.journal.maybe_snapshot(self.matcher)
 
     async def run(self, rounds: int, per_round: int = 8, rolls: bool = False,
-                  end: str = "close") -> Venue:
-        """Trade for some rounds, then close, or stop as `end` says: "abandon" is a crash."""
+                  end: str = "close", snapshots: int = 0) -> Venue:
+        """Trade for some rounds, and on until so many snapshots are in place, which children
+        write at their own pace; then close, or stop as `end` says: "abandon" is a crash."""
         stage = asyncio.ensure_future(self.journal.run(self._source, [self._sink]))
         observer = asyncio.ensure_future(self._observe())
         if self.matcher.next_seq == 1:
             self.apply(definitions())
-        for _ in range(rounds):
+        done = 0
+        while not stage.done() and (done < rounds or self.snapshots_placed < snapshots):
+            done += 1
             self.apply(self.flow.commands(self.matcher, self.flow.rng.randint(1, per_round),
                                           rolls))
             if self.flow.rng.random() < 0.7:
                 await self._settle(stage)
-            if stage.done():
-                break
         self._source.close()
         try:
             await stage
@@ -140,6 +141,11 @@ class Venue:
             await self._drain()
         self.finish(end)
         return self
+
+    @property
+    def snapshots_placed(self) -> int:
+        """Snapshots that were put in place in this run."""
+        return self.journal.snapshots.count if isinstance(self.journal, Journal) else 0
 
     async def _settle(self, stage: asyncio.Future[None]) -> None:
         """Let some of what waits be committed."""
