@@ -25,6 +25,8 @@ def venue(daemon):
         return shown.stdout + shown.stderr
 
     run.daemon = daemon
+    # The feed listens a little later than order entry.
+    assert daemon.feed_port
     return run
 
 
