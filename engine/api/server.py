@@ -55,7 +55,6 @@ class Server:
             interface="asgi3", log_config=None, access_log=False, proxy_headers=False,
             server_header=False, timeout_graceful_shutdown=SHUTDOWN_S)
         settings.load()
-        self._settings = settings
         server = uvicorn.Server(settings)
         server.lifespan = settings.lifespan_class(settings)
         try:
