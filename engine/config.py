@@ -115,6 +115,98 @@ class ApiConfig(msgspec.Struct, frozen=True):
     client_ids_max: Count = 10_000_000
 
 
+Share = Annotated[float, Meta(gt=0, le=1)]
+Seconds = Annotated[float, Meta(gt=0, le=3_600)]
+
+
+class StoresConfig(msgspec.Struct, frozen=True):
+    """What all stores share: Redis, PostgreSQL, SQLite."""
+
+    cpu_share: Share = 0.5
+    breaker_failures: Annotated[int, Meta(ge=1, le=1_000)] = 5
+    retry_min_ms: Milliseconds = 100
+    retry_max_ms: Milliseconds = 10_000
+    report_interval_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    drain_ms: Milliseconds = 5_000
+
+
+class PostgresConfig(msgspec.Struct, frozen=True):
+    """The PostgreSQL store; off without a URL."""
+
+    url: str = ""
+    schema: Annotated[
+        str, Meta(pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+                  description="a name of small letters, digits and _")] = "public"
+    pool_min_size: Annotated[int, Meta(ge=1, le=1_000)] = 5
+    pool_max_size: Annotated[int, Meta(ge=1, le=1_000)] = 25
+    batch_interval_ms: Milliseconds = 50
+    max_batch_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    statement_timeout_ms: Milliseconds = 30_000
+    connect_timeout_ms: Milliseconds = 5_000
+    application_name: Annotated[str, Meta(max_length=63)] = "matchd"
+    password_file: str = ""
+    ssl_mode: Literal["", "disable", "prefer", "require", "verify-ca", "verify-full"] = ""
+    ssl_root_cert_file: str = ""
+    ssl_cert_file: str = ""
+    ssl_key_file: str = ""
+    migrate: bool = True
+    query_role: str = ""
+
+
+class RedisConfig(msgspec.Struct, frozen=True):
+    """The Redis store; off without a URL."""
+
+    url: str = ""
+    prefix: Annotated[str, Meta(max_length=255)] = "matchd:"
+    batch_interval_ms: Milliseconds = 100
+    max_batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    min_change: Annotated[float, Meta(ge=0, le=1)] = 0.0001
+    max_age_ms: Milliseconds = 1_000
+    markets: tuple[str, ...] = ("*",)
+    depth: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    depths: tuple[str, ...] = ()
+    expire_s: Count = 0
+    encoding: Literal["msgpack", "json"] = "msgpack"
+    compress_above_bytes: Count = 0
+    stream_entries_max: Positive = 10_000
+    backfill_events: Count = 1_000_000
+    max_connections: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    socket_timeout_s: Seconds = 1.0
+    connect_timeout_s: Seconds = 1.0
+    health_check_interval_s: Annotated[int, Meta(ge=0, le=3_600)] = 15
+    username: str = ""
+    password_file: str = ""
+    ssl_root_cert_file: str = ""
+    ssl_cert_file: str = ""
+    ssl_key_file: str = ""
+    order_queue: str = ""
+    order_queue_group: Name = "matchd"
+    order_replies: str = ""
+    order_accounts: tuple[str, ...] = ()
+
+
+class SqliteConfig(msgspec.Struct, frozen=True):
+    """The SQLite store; its file is in the data directory."""
+
+    enabled: bool = True
+    file: Name = "history.sqlite"
+    batch_interval_ms: Milliseconds = 100
+    max_batch_size: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    retain_days: Count = 0
+    retain_max_bytes: Count = 0
+
+
+class HistoryConfig(msgspec.Struct, frozen=True):
+    """Questions about the past over HTTP, answered by a store."""
+
+    rows_max: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    query_timeout_ms: Milliseconds = 5_000
+    query_rows_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    cache_entries_max: Count = 1_000
+    cache_max_bytes: Count = 64 * 2**20
+    cache_ttl_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+
+
 class LogConfig(msgspec.Struct, frozen=True):
     """Log lines on stderr."""
 
@@ -129,6 +221,7 @@ class QueuesConfig(msgspec.Struct, frozen=True):
     events_units: Positive = 262_144
     reports_units: Positive = 262_144
     market_units: Positive = 262_144
+    stores_units: Positive = 262_144
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -139,6 +232,11 @@ class Config(msgspec.Struct, frozen=True):
     journal: JournalConfig = JournalConfig()
     feed: FeedConfig = FeedConfig()
     api: ApiConfig = ApiConfig()
+    stores: StoresConfig = StoresConfig()
+    sqlite: SqliteConfig = SqliteConfig()
+    postgres: PostgresConfig = PostgresConfig()
+    redis: RedisConfig = RedisConfig()
+    history: HistoryConfig = HistoryConfig()
     log: LogConfig = LogConfig()
     queues: QueuesConfig = QueuesConfig()
 
@@ -260,6 +358,11 @@ ALIASES = {
     "BATCH_INTERVAL_MS": ("feed", "batch_interval_ms"),
     "MAX_BATCH_SIZE": ("feed", "max_batch_size"),
     "SLOW_CLIENT_THRESHOLD": ("feed", "slow_client_threshold"),
+    "DATABASE_POOL_MIN_SIZE": ("postgres", "pool_min_size"),
+    "DATABASE_POOL_MAX_SIZE": ("postgres", "pool_max_size"),
+    "REDIS_MAX_CONNECTIONS": ("redis", "max_connections"),
+    "REDIS_SOCKET_TIMEOUT": ("redis", "socket_timeout_s"),
+    "REDIS_CONNECT_TIMEOUT": ("redis", "connect_timeout_s"),
 }
 
 
@@ -306,6 +409,14 @@ def _check_relations(config: Config, path: Path, problems: Problems) -> None:
                        ("first_segment_bytes", journal.first_segment_bytes)):
         if value % 4096:
             problems.note(path, f"journal.{key}", "a multiple of 4096", show(value))
+    if config.postgres.pool_min_size > config.postgres.pool_max_size:
+        problems.note(path, "postgres.pool_min_size",
+                      f"at most postgres.pool_max_size ({config.postgres.pool_max_size})",
+                      show(config.postgres.pool_min_size))
+    if config.stores.retry_min_ms > config.stores.retry_max_ms:
+        problems.note(path, "stores.retry_min_ms",
+                      f"at most stores.retry_max_ms ({config.stores.retry_max_ms})",
+                      show(config.stores.retry_min_ms))
     if entry.timeout_ms < 2 * entry.heartbeat_ms:
         problems.note(path, "order_entry.timeout_ms",
                       f"at least twice order_entry.heartbeat_ms ({entry.heartbeat_ms})",

@@ -141,6 +141,9 @@ def expected(hint: Any) -> str:
         if low is not None and high is not None:
             return f"an integer from {low} to {high}"
         return f"an integer from {low} up" if low is not None else "an integer"
+    if isinstance(kind, msgspec.inspect.FloatType):
+        start = f"above {kind.gt:g}" if kind.gt is not None else f"from {kind.ge or 0:g}"
+        return f"a number {start} to {kind.le:g}" if kind.le is not None else f"a number {start}"
     if isinstance(kind, msgspec.inspect.StrType):
         return _expected_text(kind)
     return "a value of another type"

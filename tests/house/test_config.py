@@ -72,7 +72,7 @@ def test_the_keys_that_others_use_have_their_names_and_defaults():
     assert warnings == []
 
 
-def sample(hint):
+def sample(hint, key):
     kind = msgspec.inspect.type_info(hint)
     if isinstance(kind, msgspec.inspect.LiteralType):
         return kind.values[-1], kind.values[-1]
@@ -80,11 +80,13 @@ def sample(hint):
         value = max(kind.ge or 0, 2**16)
         value = min(value, kind.le)
         return str(value), value
+    if isinstance(kind, msgspec.inspect.FloatType):
+        return "0.25", 0.25
     if isinstance(kind, msgspec.inspect.BoolType):
         return "true", True
     if isinstance(kind, msgspec.inspect.VarTupleType):
         return "one, two", ("one", "two")
-    text = "10:30" if isinstance(kind, msgspec.inspect.Metadata) else "other"
+    text = "10:30" if key == "session_roll_at" else "other"
     return text, text
 
 
@@ -92,10 +94,15 @@ def sample(hint):
     (name, key) for name, kind in sections().items() for key in kind.__struct_fields__])
 def test_the_environment_overrides_every_key(section, key):
     hint = typing.get_type_hints(sections()[section], include_extras=True)[key]
-    text, value = sample(hint)
+    text, value = sample(hint, key)
     env = {f"MATCHD_{section.upper()}__{key.upper()}": text}
     if key == "heartbeat_ms":
         env["MATCHD_ORDER_ENTRY__TIMEOUT_MS"] = "1000000"
+    if key == "pool_min_size":
+        env["MATCHD_POSTGRES__POOL_MAX_SIZE"] = text = "1000"
+        env["MATCHD_POSTGRES__POOL_MIN_SIZE"], value = text, 1000
+    if key == "retry_min_ms":
+        env["MATCHD_STORES__RETRY_MAX_MS"] = "100000"
     if key == "segment_bytes":
         env["MATCHD_JOURNAL__FIRST_SEGMENT_BYTES"] = "65536"
     found, warnings = config.load(FILE, env)

@@ -1,0 +1,87 @@
+"""What a store is to the loop that feeds it, and the ways in which it can fail.
+
+A store knows how to write a run of events and the position behind them in one transaction, and
+nothing about when: that is the follower's (batches, retries, the breaker, catching up).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from cython_core.event import EventBatch
+from engine.errors import EngineError
+
+
+class Position(NamedTuple):
+    """How far a store is: the last event that it holds, of which log. `seq` 0 is before the first.
+
+    Two positions of one log and incarnation differ by their seq alone; a position of another log
+    never fits, one of an older incarnation only up to where that incarnation ended."""
+
+    log_id: bytes
+    incarnation: int
+    seq: int
+
+
+class Work(NamedTuple):
+    """Events for one transaction: whole commands, without a hole, behind `before` up to `after`.
+
+    `live`: the newest there are; False while a store catches up."""
+
+    batches: list[EventBatch]
+    before: Position
+    after: Position
+    live: bool
+
+
+class StoreError(EngineError):
+    """Something about a store went wrong; trading goes on."""
+
+
+class StoreDown(StoreError):
+    """The store can't be reached, or can't write now (a lost connection, a time-out, a full disk,
+    read-only, no rights, a missing table): it is tried again later."""
+
+
+class StoreMoved(StoreError):
+    """The position in the store is not where we left it: somebody else wrote or reset it. The
+    follower reads it again and goes on from there."""
+
+
+class StoreRefused(StoreError):
+    """The store refuses the content of what it was given. The follower finds the event, and stops
+    this store."""
+
+
+class StoreStopped(StoreError):
+    """This store can't go on: another log's, tables from the future, a journal that is gone, an
+    event that it refuses. An operator has to look; trading goes on."""
+
+
+class Store(Protocol):
+    """One store. Everything is called in the loop's thread, one call at a time; what takes long
+    awaits. None of it may block the loop for more than a millisecond or two."""
+
+    name: str
+    # A batch is written after so long, or when so many rows (events) wait.
+    batch_interval_ms: int
+    max_batch_size: int
+
+    async def open(self, log: Position) -> Position | None:
+        """Connect, bring the schema up or check it, and read the position; None when the store is
+        empty. `log` is the committed end of our log, whose tables may be needed. Raises StoreDown,
+        StoreStopped."""
+
+    async def write(self, work: Work) -> None:
+        """Write the events and the position behind them in one transaction; durable on return.
+
+        Checks in the same transaction that the position is `work.before`. Raises StoreDown,
+        StoreMoved, StoreRefused, StoreStopped; then nothing of it was written, or all of it
+        (StoreDown after a lost answer): the position tells."""
+
+    def due_ns(self) -> int:
+        """When (monotonic) the store wants `write` to be called although no event comes, with
+        empty work; 0 for never."""
+
+    async def close(self) -> None:
+        """Close the connections. Never raises."""
