@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.redis import RedisServer, scratch_redis
 
 
 @pytest.fixture
@@ -37,3 +38,26 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
     """A daemon that runs on a free port."""
     return make_daemon().start()
+
+
+@pytest.fixture
+def make_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Makes Redis servers (`make_redis(name="a", maxmemory="5mb")`); they are not started yet,
+    and killed at the end."""
+    made: list[RedisServer] = []
+
+    def make(name: str = "redis", **options: Any) -> RedisServer:
+        made.append(RedisServer(tmp_path / name, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture
+def redis_place(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A running server's address and a prefix of the test's own in it: the server of
+    MATCHD_TEST_REDIS_URL if there is one."""
+    with scratch_redis(tmp_path / "redis") as place:
+        yield place
