@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.postgres import ScratchDatabase, shared_server
 from tests.support.redis import RedisServer, scratch_redis
 
 
@@ -61,3 +62,17 @@ def redis_place(tmp_path: Path) -> Iterator[tuple[str, str]]:
     MATCHD_TEST_REDIS_URL if there is one."""
     with scratch_redis(tmp_path / "redis") as place:
         yield place
+
+
+@pytest.fixture(scope="session")
+def postgres_urls() -> Iterator[tuple[str, str]]:
+    """(url, url of an administrator) of the PostgreSQL server that tests share."""
+    yield from shared_server()
+
+
+@pytest.fixture
+def postgres_database(postgres_urls: tuple[str, str]) -> Iterator[ScratchDatabase]:
+    """An empty database (or schema: `.schema`) on the shared server; `.url` leads to it."""
+    scratch = ScratchDatabase(*postgres_urls)
+    yield scratch
+    scratch.drop()
