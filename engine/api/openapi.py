@@ -189,7 +189,9 @@ def _without_null(schema: Json) -> Json:
 def _responses(route: Route, schemas: _Schemas) -> Json:
     schema = {"type": "string"} if route.answer is None else schemas.of(route.answer)
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in _rate_headers()}
-    content = {route.content_type: {"schema": schema}}
+    content: Json = {route.content_type: {"schema": schema}}
+    for other in route.content_types:
+        content[other] = {"schema": {"type": "string"} if other.startswith("text/") else {}}
     found: Json = {str(status): {"description": text, "headers": headers, "content": content}
                    for status, text in ((route.status, STATUSES[route.status]), *route.also)}
     for status in sorted(_errors(route)):

@@ -2,13 +2,16 @@
 
 A request begins when it is whole, so its body is there when it is asked for; its answer leaves in
 one write, head and body together (two writes are two system calls). No timer is made for each
-answer: the sweep that cuts slow requests closes idle connections too. Bounds: how many connections,
-how long a head and a body, how slow a sender.
+answer: the sweep that cuts slow requests closes idle connections too. An answer without a length
+leaves in chunks, each when the client has read enough of those before. Bounds: how many
+connections, how long a head and a body, how slow a sender and a reader.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,6 +27,11 @@ REQUEST_NS_MAX = 15 * clock.NS_PER_S
 
 # From an answer to the next request.
 REST_NS_MAX = 75 * clock.NS_PER_S
+
+# A client that reads nothing of a long answer for so long is gone.
+STALL_NS_MAX = 60 * clock.NS_PER_S
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -43,12 +51,17 @@ TOO_LONG = _refusal(431, "head_too_large",
 TOO_LARGE = _refusal(413, "body_too_large", "the body is larger than api.body_max_bytes")
 
 
+class GoneError(Exception):
+    """Who asked is gone: the rest of a long answer need not be made."""
+
+
 class Exchange:
     """One request with its answer: ASGI's `receive` and `send`."""
 
     __slots__ = (
-        "_answer_started",
+        "_chunked",
         "_head",
+        "_long",
         "body",
         "connection",
         "disconnected",
@@ -67,7 +80,8 @@ class Exchange:
         self.disconnected = False
         self.response_complete = False
         self._head = b""
-        self._answer_started = False
+        # An answer whose length nobody knows; whether its parts say how long they are.
+        self._long = self._chunked = False
 
     @property
     def message_event(self) -> Exchange:
@@ -81,35 +95,56 @@ class Exchange:
         """Have the application answer. A mistake of ours closes the connection."""
         try:
             await app(self.scope, self.receive, self.send)
+        except GoneError:
+            self._cut()
+            return
         except Exception:
             self.connection.logger.exception("a request failed")
-            self.connection.transport.close()
+            self._cut()
             return
         if not self.response_complete and not self.disconnected:
             self.connection.logger.error("a request was left without its answer")
             self.connection.transport.close()
+
+    def _cut(self) -> None:
+        """End the connection; a long answer by a reset, or an old client would take what it has
+        for the whole."""
+        transport = self.connection.transport
+        if not self._long:
+            transport.close()
+            return
+        if not transport.is_closing():
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        transport.abort()
 
     async def receive(self) -> dict[str, Any]:
         """The whole body."""
         return {"type": "http.request", "body": bytes(self.body), "more_body": False}
 
     async def send(self, message: dict[str, Any]) -> None:
-        """The head is kept until the body comes. Names and values of headers are our own."""
+        """The head is kept until the body comes. Names and values of headers are our own. Raises
+        GoneError when nobody reads a long answer any more."""
+        if self._long and (self.disconnected or self.connection.transport.is_closing()):
+            raise GoneError
         if self.disconnected:
             return
         if message["type"] == "http.response.start":
             self._head = self._make_head(message["status"], message["headers"])
             return
         connection, data = self.connection, message.get("body", b"")
-        if self._head:
-            data, self._head = self._head if self.head_only else self._head + data, b""
-        elif self.head_only:
+        last = not message.get("more_body")
+        if self.head_only:
             data = b""
+        elif self._chunked:
+            data = _chunk(data, last)
+        if self._head:
+            data, self._head = self._head + data, b""
         if data:
             if connection.flow.write_paused:
-                await connection.flow.drain()
+                await connection.read_on()
             connection.transport.write(data)
-        if not message.get("more_body"):
+        if last:
             self.response_complete = True
             if not self.keep_alive:
                 connection.transport.close()
@@ -123,12 +158,27 @@ class Exchange:
             if name == b"connection" and value == b"close":
                 # Said once, below.
                 self.keep_alive = False
+            elif name == b"transfer-encoding":
+                self._long = True
             else:
                 parts += name, b": ", value, b"\r\n"
+        if self._long:
+            self._chunked = self.scope["http_version"] != "1.0"
+            if self._chunked:
+                parts.append(b"transfer-encoding: chunked\r\n")
+            else:
+                # The end of the connection is the end of the answer.
+                self.keep_alive = False
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
         return b"".join(parts)
+
+
+def _chunk(data: bytes, last: bool) -> bytes:
+    """A part of an answer as RFC 9112 7.1 writes it, with the end behind the last."""
+    part = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return part + b"0\r\n\r\n" if last else part
 
 
 class Connection(HttpToolsProtocol):
@@ -143,6 +193,8 @@ class Connection(HttpToolsProtocol):
         self.begun_ns = clock.monotonic_ns()
         # When the last answer left.
         self.rested_ns = self.begun_ns
+        # Since when an answer waits for the client to read; 0 while none does.
+        self.stalled_ns = 0
         # A refusal waits for the request: bytes that come after a close would make the kernel
         # reset the connection, and the client might never read why.
         self.too_many = len(self.connections) > self.connections_max
@@ -221,6 +273,14 @@ class Connection(HttpToolsProtocol):
         if self.pipeline:
             self._begin(self.pipeline.pop()[0])
 
+    async def read_on(self) -> None:
+        """Wait until the client has read enough, or is gone."""
+        self.stalled_ns = clock.monotonic_ns()
+        try:
+            await self.flow.drain()
+        finally:
+            self.stalled_ns = 0
+
     def _begin(self, exchange: Any) -> None:
         task = self.loop.create_task(exchange.run(self.app))
         tasks = self.tasks
@@ -233,8 +293,11 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def cut_if_slow(self, now_ns: int) -> bool:
-        """Close when a request takes its sender too long, and returns whether it did; also closes
-        a connection that has rested for too long."""
+        """Close when a request takes its sender too long, or an answer its reader, and returns
+        whether it did; also closes a connection that has rested for too long."""
+        if self.stalled_ns and now_ns - self.stalled_ns >= STALL_NS_MAX:
+            self.transport.abort()
+            return True
         if self.begun_ns:
             if now_ns - self.begun_ns < REQUEST_NS_MAX:
                 return False

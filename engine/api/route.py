@@ -7,7 +7,7 @@ A handler knows nothing of the server: it gets a `Call` and returns a `Reply`, o
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -54,12 +54,15 @@ class Call(msgspec.Struct, gc=False):
 
 
 class Reply(msgspec.Struct, gc=False):
-    """What is sent back."""
+    """What is sent back. `stream` in place of `body` makes its parts (none of them empty) while
+    the client reads; when it raises, the connection is cut, so that nobody takes a part for the
+    whole."""
 
     status: int = 200
     body: bytes = b""
     content_type: bytes = JSON
     headers: Headers = ()
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Reply]]
@@ -84,6 +87,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     answer: Any = None
     status: int = 200
     content_type: str = "application/json"
+    # Other types in which the same is answered, as bytes.
+    content_types: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
     # Other statuses with the same answer, and what each means.
     also: tuple[tuple[int, str], ...] = ()

@@ -7,16 +7,16 @@ between them.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import uvicorn
-from blacksheep import Application, Content, Request, Response, Router
+from blacksheep import Application, Content, Request, Response, Router, StreamedContent
 from blacksheep.server import routing
 
 from engine import clock, log
 from engine.api.gateway import Bound, Gateway
-from engine.api.protocol import Connection, limited
+from engine.api.protocol import Connection, GoneError, limited
 from engine.api.route import ApiError, Reply
 from engine.config import ApiConfig
 from engine.errors import EngineError
@@ -119,9 +119,12 @@ class Server:
             content: Any = request.content
             # The connection begins a request when it is whole: this is all of its body.
             body = (await content.receive())["body"]
-            return _response(await serve(
+            reply = await serve(
                 bound, values or {}, scope["method"], scope["raw_path"],
-                scope["query_string"], scope["headers"], body, scope["client"][0]))
+                scope["query_string"], scope["headers"], body, scope["client"][0])
+            if reply.stream is None:
+                return _response(reply)
+            return await _streamed(reply, reply.stream, scope["method"] == "HEAD")
 
         return endpoint
 
@@ -141,6 +144,29 @@ class Server:
 
 def _response(reply: Reply) -> Response:
     return Response(reply.status, list(reply.headers), Content(reply.content_type, reply.body))
+
+
+async def _streamed(reply: Reply, stream: AsyncGenerator[bytes, None],
+                    head_only: bool) -> Response:
+    async def parts() -> AsyncGenerator[bytes, None]:
+        try:
+            async for part in stream:
+                yield part
+        except EngineError as error:
+            log.get("api").warning("a long answer was cut off", error=str(error), key="cut off")
+            raise GoneError from error
+        finally:
+            await stream.aclose()
+
+    async def nothing() -> AsyncGenerator[bytes, None]:
+        none: tuple[bytes, ...] = ()
+        for part in none:
+            yield part
+
+    if head_only:
+        await stream.aclose()
+    return Response(reply.status, list(reply.headers), StreamedContent(
+        reply.content_type, nothing if head_only else parts))
 
 
 def _pattern(path: str) -> str:
