@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from cython_core.event import EventBatch
-from engine.errors import EngineError
+from engine.errors import StoreError
 
 
 class Position(NamedTuple):
@@ -34,10 +34,6 @@ class Work(NamedTuple):
     live: bool
 
 
-class StoreError(EngineError):
-    """Something about a store went wrong; trading goes on."""
-
-
 class StoreDown(StoreError):
     """The store can't be reached, or can't write now (a lost connection, a time-out, a full disk,
     read-only, no rights, a missing table): it is tried again later."""
@@ -56,6 +52,15 @@ class StoreRefused(StoreError):
 class StoreStopped(StoreError):
     """This store can't go on: another log's, tables from the future, a journal that is gone, an
     event that it refuses. An operator has to look; trading goes on."""
+
+
+class QueryRefused(StoreError):
+    """A question that the store refuses: wrong SQL, more than reading, parameters that don't fit.
+    It says nothing about the store."""
+
+
+class QueryTimeout(StoreError):
+    """A question took longer than it may."""
 
 
 class Store(Protocol):

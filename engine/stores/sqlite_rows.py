@@ -1,0 +1,167 @@
+# ruff: noqa: S608 - table and column names are our own, values are parameters.
+"""Rows of a run as statements for SQLite: inserts, merges and updates of many rows at once.
+
+A statement with its parameters is bound while the interpreter is held and carried out while it is
+not. So statements are of some dozens of rows: long enough that their number costs little, short
+enough that the loop never waits for one to be bound. Each table has statements of 1, 2, 4, ... rows
+and no others, so that SQLite reads each of them once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cython_core.rows import COLUMNS, Rows
+from engine.stores.tables import new_rows
+
+# Values of one statement at most. Measured (bench row `sqlite`): at 512 the loop waits less than
+# 0.1 ms for a statement to be bound; larger ones are a few percent faster, and the loop sees them.
+VALUES_MAX = 512
+
+
+class Statement(NamedTuple):
+    """What to do with the rows of a table: `head` (?, ..), (?, ..) `tail`."""
+
+    head: str
+    tail: str
+    columns: int
+    # Columns whose integers are beyond what SQLite has: they go as texts.
+    texts: tuple[int, ...] = ()
+
+
+def _insert(table: str, key: str = "", merge: str = "", texts: tuple[str, ...] = ()) -> Statement:
+    """Insert rows; where their key is there already, `merge` says what to set."""
+    names = COLUMNS[table]
+    tail = f" ON CONFLICT ({key}) DO UPDATE SET {merge}" if merge else ""
+    return Statement(f"INSERT INTO {table} ({', '.join(names)}) VALUES ", tail, len(names),
+                     tuple(names.index(name) for name in texts))
+
+
+def _define(table: str, texts: tuple[str, ...] = ()) -> Statement:
+    """Insert, or replace every column that is named."""
+    key, *names = COLUMNS[table]
+    return _insert(table, key, ", ".join(f"{name} = excluded.{name}" for name in names), texts)
+
+
+def _update(table: str, changes: str, assignments: str) -> Statement:
+    """Join rows of `changes` with a table by their first columns. `{name}` is a column of the
+    change, and of the table where a dot stands before it."""
+    names = COLUMNS[changes]
+    new = {name: f"c.column{number}" for number, name in enumerate(names, 1)}
+    tail = f") AS c WHERE {table}.{names[0]} = c.column1"
+    return Statement(f"UPDATE {table} SET {assignments.format(**new)} FROM (VALUES ", tail,
+                     len(names))
+
+
+def _sum(name: str) -> str:
+    """Adds two numbers that are texts; in SQLite itself where 64 bits are enough."""
+    old, new = f"positions.{name}", f"excluded.{name}"
+    return (f"{name} = CASE WHEN length({old}) <= 18 AND length({new}) <= 18 "
+            f"THEN CAST(CAST({old} AS INTEGER) + CAST({new} AS INTEGER) AS TEXT) "
+            f"ELSE matchd_sum({old}, {new}) END")
+
+
+def _add(table: str, *names: str) -> str:
+    return ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in names)
+
+
+# In the order in which cython_core/rows.pyi wants them.
+STATEMENTS: dict[str, Statement] = {
+    "instruments": _define("instruments"),
+    "accounts": _define("accounts", texts=("notional_max",)),
+    "instrument_changes": _update(
+        "instruments", "instrument_changes",
+        "state = {state}, reason = {reason}, seq = {seq}, time_ns = {time_ns}"),
+    "account_changes": _update(
+        "accounts", "account_changes",
+        "entry_disabled = COALESCE({entry_disabled}, accounts.entry_disabled), "
+        "killed = COALESCE({killed}, accounts.killed), seq = {seq}, time_ns = {time_ns}"),
+    "orders": _insert("orders"),
+    "order_events": _insert("order_events"),
+    "trades": _insert("trades"),
+    "order_changes": _update(
+        "orders", "order_changes",
+        "filled_lots = orders.filled_lots + {filled_lots}, "
+        "quantity_lots = orders.quantity_lots - {reduced_lots}, "
+        "remaining_lots = CASE WHEN {closed} IS NULL "
+        "THEN orders.remaining_lots - {filled_lots} - {reduced_lots} ELSE 0 END, "
+        "status = COALESCE({closed}, CASE WHEN orders.filled_lots + {filled_lots} > 0 "
+        "THEN 'partially_filled' ELSE 'open' END), "
+        "reason = COALESCE({reason}, orders.reason), "
+        "replaced_by = COALESCE({replaced_by}, orders.replaced_by), "
+        "user_ref_num = COALESCE({user_ref_num}, orders.user_ref_num), "
+        "updated_seq = {updated_seq}, updated_time_ns = {updated_time_ns}"),
+    "order_heirs": _update(
+        "orders", "order_heirs",
+        "client_order_id = (SELECT o.client_order_id FROM orders AS o "
+        "WHERE o.order_id = {heir_of})"),
+    "candles": _insert(
+        "candles", "symbol, interval_s, open_time_ns",
+        "high_units = max(candles.high_units, excluded.high_units), "
+        "low_units = min(candles.low_units, excluded.low_units), "
+        "close_units = excluded.close_units, " + _add("candles", "volume_lots", "trades")),
+    "positions": _insert(
+        "positions", "account_id, symbol",
+        f"{_add('positions', 'position_lots', 'bought_lots', 'sold_lots', 'trades')}, "
+        f"{_sum('bought_value')}, {_sum('sold_value')}, "
+        "seq = excluded.seq, time_ns = excluded.time_ns",
+        texts=("bought_value", "sold_value")),
+}
+
+
+def known_rows(connection: sqlite3.Connection, applied_seq: int) -> Rows:
+    """Rows that begin behind a seq and know the markets of the file. Raises sqlite3.Error."""
+    connection.create_function("matchd_sum", 2, lambda one, two: str(int(one) + int(two)),
+                               deterministic=True)
+    rows = new_rows(applied_seq)
+    for instrument in connection.execute(
+            "SELECT instrument_id, symbol, wire_symbol, price_decimals, quantity_decimals, "
+            "lot_size FROM instruments"):
+        rows.define(*instrument)
+    return rows
+
+
+def write_rows(connection: sqlite3.Connection, rows: Rows) -> int:
+    """Write all rows within the transaction that is open; returns how many. Raises
+    sqlite3.Error, OverflowError."""
+    return sum(_write(connection, rows, table) for table in STATEMENTS)
+
+
+def _write(connection: sqlite3.Connection, rows: Rows, table: str) -> int:
+    count = rows.count(table)
+    for start, stop, sql in _slices(STATEMENTS[table], count):
+        connection.execute(sql, _values(rows, table, start, stop))
+    return count
+
+
+def _values(rows: Rows, table: str, start: int, stop: int) -> list[Any]:
+    """The parameters of one statement."""
+    values = rows.flat(table, start, stop)
+    _, _, columns, texts = STATEMENTS[table]
+    for column in texts:
+        values[column::columns] = map(str, values[column::columns])
+    return values
+
+
+def _slices(statement: Statement, count: int) -> Iterator[tuple[int, int, str]]:
+    """First and last row of each statement, and the statement."""
+    start, size = 0, 1 << max(0, (VALUES_MAX // statement.columns).bit_length() - 1)
+    while start < count:
+        while size > count - start:
+            size //= 2
+        yield start, start + size, _text(statement, size)
+        start += size
+
+
+_texts: dict[tuple[Statement, int], str] = {}
+
+
+def _text(statement: Statement, size: int) -> str:
+    text = _texts.get((statement, size))
+    if text is None:
+        row = f"({', '.join('?' * statement.columns)})"
+        text = statement.head + ", ".join([row] * size) + statement.tail
+        _texts[statement, size] = text
+    return text
