@@ -24,6 +24,7 @@ from engine.api.gateway import Gateway
 from engine.api.keys import KeyFile
 from engine.api.operations import Operations
 from engine.api.orders import OrderRoutes
+from engine.api.queued import QueuedOrders
 from engine.api.reads import ReadRoutes
 from engine.api.route import ApiError, Headers, Identity
 from engine.api.terms import Instruments
@@ -51,6 +52,7 @@ from engine.vitals import Vitals
 
 if TYPE_CHECKING:
     from engine.api.server import Server
+    from engine.intake.redis_orders import RedisOrders
 
 
 class App:
@@ -132,8 +134,10 @@ class App:
         instruments = Instruments(self.settings.instruments)
         self.gateway.add(AccountRoutes(self.settings.accounts, self.matcher).routes())
         self.gateway.add(ReadRoutes(self.market, instruments).routes())
-        self.gateway.add(OrderRoutes(self.desk, self.matcher, instruments,
-                                     Finder(self.market, self.matcher)).routes())
+        orders = OrderRoutes(self.desk, self.matcher, instruments,
+                             Finder(self.market, self.matcher))
+        self.gateway.add(orders.routes())
+        self.order_queue = self._order_queue(orders)
         self.gateway.add(AdminRoutes(Parts(
             self.desk, self.matcher, self.settings.accounts, instruments, self.registry,
             lambda: self.journal.snapshot_now(self.matcher))).routes())
@@ -143,6 +147,18 @@ class App:
         self.gateway.add(DocsDesk(lambda: self.gateway.routes,
                                   lambda: self.auth.demo is not None).routes())
         self.operations.benchmark.use_routes(self.gateway.routes)
+
+    def _order_queue(self, orders: OrderRoutes) -> RedisOrders | None:
+        """Orders from a queue in Redis, by the door of those over HTTP."""
+        config = self.settings.config
+        if not config.redis.order_queue:
+            return None
+        from engine.intake.redis_orders import RedisOrders
+
+        door = QueuedOrders(orders, self.market, self.matcher, self.settings.accounts,
+                            config.redis.order_accounts)
+        return RedisOrders(config.redis, config.stores, f"matchd-{self.journal.log_id.hex()}",
+                           door, self.commands, self.metrics)
 
     def _watch(self) -> Watch:
         """What the operator's routes look at."""
@@ -257,6 +273,16 @@ class App:
         self.ports["api"] = await self.http.start()
         self.operations.watch.api = self.http
 
+    def stop_order_queue(self) -> None:
+        """Take no more orders from Redis; those under way go on their path."""
+        if self.order_queue is not None:
+            self.order_queue.stop()
+
+    async def finish_order_queue(self) -> None:
+        """Let the last answers go to Redis."""
+        if self.order_queue is not None:
+            await self.order_queue.finish()
+
     def drain_http(self) -> None:
         """Begin no request any more; commands of those under way go on their path."""
         self.gateway.drain()
@@ -276,6 +302,8 @@ class App:
                  asyncio.create_task(self.vitals.sample_for_ever(), name="vitals"),
                  asyncio.create_task(self.operations.watch.sample_for_ever(), name="watch"),
                  asyncio.create_task(self.auth.follow(), name="keys")]
+        if self.order_queue is not None:
+            tasks.append(asyncio.create_task(self.order_queue.run(), name="order queue"))
         second = self.settings.config.session_roll_second
         if second is not None:
             tasks.append(asyncio.create_task(roll_daily(second, self.commands), name="rolls"))

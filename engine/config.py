@@ -289,6 +289,7 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
     accounts_path = _table_path(path, config.venue.accounts, VenueConfig().accounts)
     instruments = instrument_table.load(instruments_path, problems)
     accounts = account_table.load(accounts_path, problems)
+    _check_order_queue(config, accounts, path, problems)
     problems.raise_all()
     return Settings(config, instruments, accounts, (path, instruments_path, accounts_path),
                     warnings)
@@ -350,6 +351,19 @@ def _load(path: Path, env: Mapping[str, str] | None, data_dir: Path | None,
     config = Config(**values)
     _check_relations(config, path, problems)
     return config, warnings
+
+
+def _check_order_queue(config: Config, accounts: list[Account], path: Path,
+                       problems: Problems) -> None:
+    """The queue of orders in Redis: where it is, and whom it trades for."""
+    redis = config.redis
+    if redis.order_queue and not redis.url:
+        problems.note(path, "redis.order_queue", '"" without a redis.url',
+                      show(redis.order_queue))
+    known = {account.username for account in accounts}
+    for name in redis.order_accounts:
+        if known and account_table.fold_username(name) not in known:
+            problems.note(path, "redis.order_accounts", "usernames of accounts.toml", show(name))
 
 
 _VARIABLE = re.compile(r"MATCHD_([A-Z0-9_]+?)__([A-Z0-9_]+)")

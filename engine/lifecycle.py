@@ -112,6 +112,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         app.vitals.stop()
         app.control.close()
         app.door.stop_reading()
+        app.stop_order_queue()
         await app.close_feed()
         await app.close_http()
         await _cancel([*timers, *stages])
@@ -140,6 +141,7 @@ def _recover(settings: Settings) -> App:
 async def _drain(app: App, stages: Tasks) -> None:
     """Close the first queue and let each stage empty its own; the journal syncs last."""
     app.door.stop_reading()
+    app.stop_order_queue()
     app.drain_http()
     app.commands.close()
     for stage in stages:
@@ -148,6 +150,7 @@ async def _drain(app: App, stages: Tasks) -> None:
         except TimeoutError:
             raise StageError(f"{stage.get_name()} did not drain within {DRAIN_S:.0f} s") from None
     app.feed.finish()
+    await app.finish_order_queue()
 
 
 async def _unless_failed(tasks: Tasks, work: Coroutine[Any, Any, Any]) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from cython_core.event import CommandBatch
 from cython_core.ledger import Answer
 from cython_core.matcher import Matcher, fingerprint
-from cython_core.model import Kind, Reject, Source
+from cython_core.model import Kind, Reject
 from engine.api import types
 from engine.api.answers import FirstAnswers, order_reply, shown
 from engine.api.desk import Desk
@@ -34,7 +34,6 @@ from engine.api.route import (
 from engine.api.terms import TIMES_IN_FORCE, Instruments, Terms, price_units, quantity_lots, refused
 from engine.api.wrong import wrong_input
 
-_SOURCE = int(Source.HTTP)
 _NEW_ORDER = msgspec.json.Decoder(types.NewOrder)
 _REFUSALS = (401, 403, 429, 503)
 
@@ -193,8 +192,8 @@ class OrderRoutes:
                       quantity_lots: int) -> Reply:
         answer = await self._desk.send(lambda batch, request_id: batch.cancel(
             who.account_id, handle["user_ref_num"], quantity_lots, handle["user_ref_idx"],
-            source=_SOURCE, request_id=request_id, order_id=order_id,
-            actor_account_id=who.account_id, key=who.key))
+            source=who.source, request_id=request_id, order_id=order_id,
+            actor_account_id=who.account_id, key=who.key, reason=who.mark))
         if answer.kind == Kind.REJECTED:
             raise await self._not_done(who, order_id, answer)
         return await self._order_now(who, order_id)
@@ -206,7 +205,7 @@ class OrderRoutes:
         answer = await self._desk.send(lambda batch, request_id: batch.mass_cancel(
             who.account_id, 0, instrument_id=instrument.id if instrument else 0,
             symbol=instrument.wire_symbol if instrument else "",
-            side={"buy": "B", "sell": "S", None: ""}[query.side], source=_SOURCE,
+            side={"buy": "B", "sell": "S", None: ""}[query.side], source=who.source,
             request_id=request_id, actor_account_id=who.account_id, key=who.key))
         return json_reply(types.Canceled(answer.canceled, answer.seq))
 
@@ -241,6 +240,18 @@ class OrderRoutes:
         return await self._order_now(who, answer.order_id)
 
     # -- answers -------------------------------------------------------------------------------
+
+    async def answer_again(self, who: Identity, seq: int) -> Reply:
+        """The answer to a cancel or a change of this account's that was done before, its first
+        event is `seq`; with the order as it stands now. Raises ApiError, as the first time."""
+        await self._market.use_account(who.account_id)
+        answer = await self._find.answer_of(seq)
+        if answer is None:
+            raise ApiError(409, "already_answered", "this was done before; its answer is no "
+                           "longer kept", {"seq": seq})
+        if answer.kind == Kind.REJECTED:
+            raise await self._not_done(who, answer.target_id, answer)
+        return await self._order_now(who, answer.order_id)
 
     async def _order_now(self, who: Identity, order_id: int) -> Reply:
         row = self._market.ledger.order(who.account_id, order_id)

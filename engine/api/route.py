@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from cython_core.model import Source
+
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 JSON = b"application/json"
@@ -29,13 +31,16 @@ class Access(enum.IntEnum):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who calls. `key` is the key's id ("demo" without credentials on loopback), at most 16
-    characters: it is written beside every command into the log."""
+    """Who calls, and by which door. `key` is the key's id ("demo" without credentials on
+    loopback), at most 16 characters; it and `mark`, at most 24 characters by which the door finds
+    a command again, are written beside every command into the log."""
 
     account_id: int
     username: str
     access: Access
     key: str
+    source: int = int(Source.HTTP)
+    mark: str = ""
 
 
 ANONYMOUS = Identity(0, "", Access.PUBLIC, "")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from cython_core.event import CommandBatch
-from cython_core.model import MARKET_PRICE_UNITS, Flag, Reject, Source
+from cython_core.model import MARKET_PRICE_UNITS, Flag, Reject
 from engine.api.reasons import rejected
 from engine.api.route import ApiError, Identity
 from engine.api.types import NewOrder
@@ -20,7 +20,6 @@ from engine.instruments import (
 
 SIDES = {"buy": "B", "sell": "S"}
 TIMES_IN_FORCE = {"day": "0", "gtc": "1", "ioc": "3", "fok": "4"}
-_SOURCE = int(Source.HTTP)
 _RATE_EXCEEDED = int(Flag.RATE_EXCEEDED)
 _MARKET = int(MARKET_PRICE_UNITS)
 
@@ -42,8 +41,9 @@ class Terms(NamedTuple):
         client's id, so that it can be sent again."""
         batch.enter(who.account_id, 0, self.instrument.id, self.side, self.quantity_lots,
                     self.price_units, self.time_in_force, post_only=self.post_only,
-                    source=_SOURCE, flags=_RATE_EXCEEDED if exceeded else 0,
+                    source=who.source, flags=_RATE_EXCEEDED if exceeded else 0,
                     request_id=request_id, actor_account_id=who.account_id, key=who.key,
+                    reason=who.mark,
                     client_order_id="" if exceeded else self.client_order_id)
 
     def replace(self, batch: CommandBatch, request_id: int, who: Identity,
@@ -52,7 +52,7 @@ class Terms(NamedTuple):
         other's."""
         batch.replace(who.account_id, handle["user_ref_num"], 0, self.quantity_lots,
                       self.price_units, self.time_in_force, user_ref_idx=handle["user_ref_idx"],
-                      post_only=post_only, source=_SOURCE,
+                      post_only=post_only, source=who.source, reason=who.mark,
                       flags=_RATE_EXCEEDED if exceeded else 0, request_id=request_id,
                       order_id=handle["order_id"], actor_account_id=who.account_id, key=who.key,
                       client_order_id="" if exceeded else self.client_order_id)

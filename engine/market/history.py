@@ -7,13 +7,13 @@ wait for long ones (a state, a walk). The compiled parts let the loop run on mea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from cython_core.depth import Books
 from cython_core.event import EventBatch
-from cython_core.ledger import Answer, Ledger, OwnFill, answer_at, own_fills
+from cython_core.ledger import Answer, Ledger, OwnFill, answer_at, answers, own_fills
 from cython_core.record import events_before, events_from
 from engine.errors import NotKeptError
 
@@ -140,6 +140,18 @@ class History:
             raise NotKeptError(f"{to_seq - from_seq + 1} events are too many to walk")
         for batch in self._past.events(from_seq, to_seq):
             yield events_before(events_from(batch, from_seq), to_seq + 1)
+
+    async def find_marked(self, key: str, marks: Collection[str], from_seq: int,
+                          to_seq: int) -> dict[str, int]:
+        """Private commands that were sent with this key and one of these marks, in the committed
+        from_seq..to_seq: the seq of each one's first event, by its mark. Raises NotKeptError when
+        these are gone or too many to walk."""
+        return await self._later(lambda: self._find_marked(key, marks, from_seq, to_seq))
+
+    def _find_marked(self, key: str, marks: Collection[str], from_seq: int,
+                     to_seq: int) -> dict[str, int]:
+        return {answer.text: answer.seq for batch in self.walk(from_seq, to_seq)
+                for answer in answers(batch) if answer.key == key and answer.text in marks}
 
     # -- what an account was activated with --------------------------------------------------
 
