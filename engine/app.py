@@ -114,6 +114,7 @@ class App:
         self.http: Server | None = None
         self.ports: dict[str, int] = {}
         self._add_routes()
+        self.operations.watch.order_queue = self.order_queue
 
         # 6. The feed: what the market shows goes out to subscribers.
         self.feed = Feed(config.feed, self.market, History(self.market.resume), self.metrics,

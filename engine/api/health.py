@@ -109,6 +109,16 @@ class StoreHealth(msgspec.Struct, frozen=True):
     state: StoreState
 
 
+class OrderQueueHealth(msgspec.Struct, frozen=True):
+    """Orders from a queue in Redis. `kind` is "list", "stream", or "" as long as nobody has
+    written to it; `in_flight` are entries that are taken and not acknowledged yet."""
+
+    state: StoreState
+    kind: str
+    in_flight: int
+    error: str
+
+
 class Parts(msgspec.Struct, frozen=True):
     """Every part of the venue."""
 
@@ -118,6 +128,7 @@ class Parts(msgspec.Struct, frozen=True):
     feed: FeedHealth
     api: ApiHealth
     loop: LoopHealth
+    order_queue: OrderQueueHealth
     redis: StoreHealth
     postgres: StoreHealth
     sqlite: StoreHealth
@@ -182,6 +193,10 @@ class HealthDesk:
             found.append(_check("feed", "clients", watch.feed_clients,
                                 watch.config.feed.clients_max, "clients",
                                 "{value:.0f} of {limit:.0f} feed clients are connected"))
+        if watch.order_queue is not None:
+            found.append(Check("order_queue", "connected", watch.order_queue.connected,
+                               int(watch.order_queue.connected), 1, "connections",
+                               f"orders are not taken from Redis: {watch.order_queue.error}"))
         return found
 
     def _journal_checks(self) -> list[Check]:
@@ -213,7 +228,8 @@ class HealthDesk:
             matcher=self._matcher(bad), journal=self._journal(bad), feed=self._feed(bad),
             api=ApiHealth("ok" if watch.api else "off",
                           watch.api.connection_count if watch.api else 0),
-            loop=self._loop(bad), redis=off, postgres=off, sqlite=off)
+            loop=self._loop(bad), order_queue=self._order_queue(), redis=off, postgres=off,
+            sqlite=off)
         return Health(
             "degraded" if failed else "healthy", watch.serving(), parts.redis.state,
             parts.postgres.state, parts.sqlite.state, watch.config.venue.name, __version__,
@@ -247,6 +263,13 @@ class HealthDesk:
     def _loop(self, bad: set[str]) -> LoopHealth:
         lag = self._watch.recent.spread("loop_lag")
         return LoopHealth(_state("loop", bad), _ms(lag.quantile(0.99)), _ms(lag.quantile(1.0)))
+
+    def _order_queue(self) -> OrderQueueHealth:
+        queue = self._watch.order_queue
+        if queue is None:
+            return OrderQueueHealth("off", "", 0, "")
+        return OrderQueueHealth("connected" if queue.connected else "down", queue.kind,
+                                queue.in_flight, queue.error)
 
     # -- routes --------------------------------------------------------------------------------
 

@@ -68,6 +68,19 @@ class DoorView(Protocol):
     def connection_count(self) -> int: ...
 
 
+class OrderQueueView(Protocol):
+    """Orders from Redis."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def in_flight(self) -> int: ...
+
+
 class Watch:
     """The running venue, as the operator's routes see it."""
 
@@ -79,6 +92,7 @@ class Watch:
         # Parts that are made later, or not at all.
         self.feed: FeedView | None = None
         self.api: DoorView | None = None
+        self.order_queue: OrderQueueView | None = None
         self.recent = Recent(metrics)
         self.started_ns = clock.now_ns()
         self.disk_free_bytes = -1

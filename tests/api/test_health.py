@@ -73,8 +73,8 @@ def test_a_quiet_venue_is_healthy(desk: Desk) -> None:
     assert desk.reasons() == []
     assert desk.health.report().ready
     assert desk.states == {"order_entry": "ok", "matcher": "ok", "journal": "ok", "feed": "off",
-                           "api": "off", "loop": "ok", "redis": "off", "postgres": "off",
-                           "sqlite": "off"}
+                           "api": "off", "loop": "ok", "order_queue": "off", "redis": "off",
+                           "postgres": "off", "sqlite": "off"}
 
 
 @pytest.mark.parametrize(("number", "part"), [(0, "matcher"), (1, "journal"), (2, "order_entry")])
