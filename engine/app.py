@@ -114,7 +114,6 @@ class App:
         self.http: Server | None = None
         self.ports: dict[str, int] = {}
         self._add_routes()
-        self.operations.watch.order_queue = self.order_queue
 
         # 6. The feed: what the market shows goes out to subscribers.
         self.feed = Feed(config.feed, self.market, History(self.market.resume), self.metrics,
@@ -138,7 +137,7 @@ class App:
         orders = OrderRoutes(self.desk, self.matcher, instruments,
                              Finder(self.market, self.matcher))
         self.gateway.add(orders.routes())
-        self.order_queue = self._order_queue(orders)
+        self.order_queue = self.operations.watch.order_queue = self._order_queue(orders)
         self.gateway.add(AdminRoutes(Parts(
             self.desk, self.matcher, self.settings.accounts, instruments, self.registry,
             lambda: self.journal.snapshot_now(self.matcher))).routes())
