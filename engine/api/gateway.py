@@ -7,6 +7,7 @@ others, and a test calls `answer` itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -161,9 +162,16 @@ def _query(kind: type[msgspec.Struct] | None, query: bytes) -> Any:
 
 def _convert(values: dict[str, str], kind: type[msgspec.Struct]) -> Any:
     made = msgspec.convert(values, kind, strict=False)
+    attributes = _attributes(kind)
     for name, value in values.items():
         # `null` reads as nothing: `side=null` must not mean every side.
-        if getattr(made, name) is None:
+        if getattr(made, attributes[name]) is None:
             raise ApiError(400, "bad_value", f"{name}: {value!r} is no value; leave the name out",
                            {"field": name})
     return made
+
+
+@lru_cache(maxsize=256)
+def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """The attribute for each name in a query: `from` is no name that Python takes."""
+    return {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
