@@ -20,12 +20,12 @@ PRECISION = 38
 # Rows that wait in memory until Parquet writes them together.
 ROW_GROUP_ROWS = 65_536
 
-_TIME = pa.timestamp("ns", tz="UTC")
+# Microseconds are what most tools have; the nanoseconds stand beside.
+_TIME = pa.timestamp("us", tz="UTC")
 _TEXTS = {"client_order_id", "symbol", "side", "order_type", "time_in_force", "status", "reason",
           "source", "taker_side"}
 # What has another name when it is shown.
-_SHOWN = {"match_number": "match", "taker_side": "side", "time_ns": "time",
-          "open_time_ns": "open_time", "updated_time_ns": "updated"}
+_SHOWN = {"match_number": "match", "taker_side": "side", "updated_time_ns": "updated_ns"}
 _BARE = ("price_units", "quantity_lots", "filled_lots", "remaining_lots")
 
 
@@ -75,7 +75,8 @@ class Columns:
             yield (_decimal_name(column), pa.decimal128(PRECISION, decimals),
                    _decimals(at, decimals, _quantity_factor))
         elif column.endswith("_ns"):
-            yield name, _TIME, _plain(at, _TIME)
+            yield name.removesuffix("_ns"), _TIME, _times(at)
+            yield name, pa.int64(), _plain(at, pa.int64())
         elif column == "account_id":
             yield "account_id", pa.int64(), _plain(at, pa.int64())
             yield "account", pa.string(), _usernames(at)
@@ -96,6 +97,10 @@ def _decimal_name(column: str) -> str:
 
 def _plain(at: int, kind: pa.DataType) -> Any:
     return lambda rows, scales, names: pa.array([row[at] for row in rows], kind)
+
+
+def _times(at: int) -> Any:
+    return lambda rows, scales, names: pa.array([row[at] // 1_000 for row in rows], _TIME)
 
 
 def _flags(at: int) -> Any:

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from engine.errors import EngineError
 from engine.past import (
     COLUMNS,
-    KEY_LENGTH,
     Ask,
-    Key,
     Page,
     PastError,
     Place,
@@ -31,6 +29,9 @@ from engine.past import (
     Scale,
     unavailable,
 )
+from engine.stores.store import QueryRefused, QueryTimeout
+
+Value = TypeVar("Value")
 
 SECOND_NS = 1_000_000_000
 # A page of candles of one second reads at most about so many trades.
@@ -325,38 +326,25 @@ class SecondCandles:
 
 
 class SqlHistory:
-    """Answers from the first of these stores that can; an administrator may name one."""
+    """Answers from the first of these stores that can; an administrator may name one.
 
-    def __init__(self, stores: Sequence[Reads]) -> None:
-        self._readers = [Reader(store) for store in stores]
+    `names` are those that are on, the preferred one first; `find` gives one that is connected."""
+
+    def __init__(self, names: Sequence[str], find: Callable[[str], Reads | None]) -> None:
+        self._names, self._find = names, find
+        self._readers: dict[str, Reader] = {}
 
     async def page(self, ask: Ask) -> Page:
         """See engine.past."""
-        problem = unavailable(NONE_ON)
-        for reader in self._readers:
-            if ask.store not in ("", reader.name):
-                continue
-            try:
-                return await reader.page(ask)
-            except PastError:
-                raise
-            except EngineError as error:
-                problem = unavailable(f"{reader.name}: {error}")
-        raise problem
+        return await self._first(ask.store, lambda reader: reader.page(ask))
 
     async def scales(self, symbols: Collection[str] | None = None) -> Mapping[str, Scale]:
         """See engine.past."""
-        problem = unavailable(NONE_ON)
-        for reader in self._readers:
-            try:
-                return await reader.scales(symbols)
-            except EngineError as error:
-                problem = unavailable(f"{reader.name}: {error}")
-        raise problem
+        return await self._first("", lambda reader: reader.scales(symbols))
 
     async def place(self, store: str = "") -> tuple[str, Place]:
         """See engine.past."""
-        reader = self._reader(store)
+        reader = self._reader(store or self._preferred())
         try:
             return reader.name, await reader.place()
         except EngineError as error:
@@ -365,23 +353,41 @@ class SqlHistory:
     async def query(self, store: str, sql: str, parameters: Sequence[Any], timeout_ms: int,
                     rows_max: int) -> Result:
         """See engine.past."""
-        reader = self._reader(store)
+        reader = self._reader(store or self._preferred())
         try:
             return Result(*await reader.store.query(sql, parameters, timeout_ms, rows_max))
-        except PastError:
-            raise
+        except QueryRefused as error:
+            raise PastError(400, "query_refused", str(error)) from error
+        except QueryTimeout as error:
+            raise PastError(503, "query_timeout", str(error)) from error
         except EngineError as error:
             raise unavailable(f"{reader.name}: {error}") from error
 
+    async def _first(self, store: str, ask: Callable[[Reader], Awaitable[Value]]) -> Value:
+        """The answer of the named store, or of the first one that has one."""
+        problem = unavailable(NONE_ON)
+        for name in [store] if store else self._names:
+            try:
+                return await ask(self._reader(name))
+            except PastError as error:
+                problem = error
+            except EngineError as error:
+                problem = unavailable(f"{name}: {error}")
+        raise problem
+
+    def _preferred(self) -> str:
+        if not self._names:
+            raise unavailable(NONE_ON)
+        return self._names[0]
+
     def _reader(self, name: str) -> Reader:
-        for reader in self._readers:
-            if name in ("", reader.name):
-                return reader
-        if name:
+        """Raises PastError."""
+        if name not in self._names:
             raise unavailable(f"{name} is off")
-        raise unavailable(NONE_ON)
-
-
-def key_of(ask: Ask, row: Row) -> Key:
-    """What `after` has to be for the rows behind this one."""
-    return row[:KEY_LENGTH[ask.kind]]
+        store = self._find(name)
+        if store is None:
+            raise unavailable(f"{name} is not connected")
+        reader = self._readers.get(name)
+        if reader is None or reader.store is not store:
+            reader = self._readers[name] = Reader(store)
+        return reader

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import StoreError
-from engine.past import KEY_LENGTH, Ask, PastError, Reads, Row
+from engine.past import KEY_LENGTH, Ask, PastError, Row
 from engine.stores import history
 from engine.stores.history import Reader, SqlHistory
 from tests.stores.past_data import (
@@ -205,23 +205,36 @@ class Broken(SqliteReads):
         raise StoreError("it is away")
 
 
+def reads_all(*stores: Any) -> SqlHistory:
+    """History that these stores answer."""
+    by_name = {store.name: store for store in stores}
+    return SqlHistory(list(by_name), by_name.get)
+
+
 async def test_the_next_store_answers_for_one_that_is_down() -> None:
     broken = Broken(DATA)
     broken.name = "postgres"
-    both: list[Reads] = [broken, SqliteReads(DATA)]
-    page = await SqlHistory(both).page(Ask(kind="trades"))
+    both = reads_all(broken, SqliteReads(DATA))
+    page = await both.page(Ask(kind="trades"))
     assert page.store == "sqlite" and page.rows
-    assert "BTC-USDT" in await SqlHistory(both).scales()
+    assert "BTC-USDT" in await both.scales()
     with pytest.raises(PastError, match="it is away") as caught:
-        await SqlHistory(both).page(Ask(kind="trades", store="postgres"))
+        await both.page(Ask(kind="trades", store="postgres"))
     assert (caught.value.status, caught.value.code) == (503, "history_unavailable")
     with pytest.raises(PastError, match="it is away"):
-        await SqlHistory(both).place()
-    assert (await SqlHistory(both).place("sqlite"))[1].seq == DATA.place[2]
+        await both.place()
+    assert (await both.place("sqlite"))[1].seq == DATA.place[2]
+
+
+async def test_a_store_that_is_not_connected_has_no_answer() -> None:
+    with pytest.raises(PastError, match="sqlite is not connected"):
+        await SqlHistory(["sqlite"], lambda name: None).page(Ask(kind="trades"))
+    with pytest.raises(PastError, match="postgres is off"):
+        await SqlHistory(["sqlite"], lambda name: None).place("postgres")
 
 
 async def test_without_a_store_there_is_no_answer() -> None:
-    none = SqlHistory([])
+    none = reads_all()
     for question in (none.page(Ask(kind="trades")), none.scales(), none.place(),
                      none.query("", "SELECT 1", (), 1, 1), none.place("sqlite")):
         with pytest.raises(PastError) as caught:
