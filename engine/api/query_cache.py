@@ -52,7 +52,7 @@ _TOKEN = re.compile(r"""
   | (?P<other>[0-9.]+(?:[eE][+-]?[0-9]+)?|\$[0-9]+|::|.)
 """, re.VERBOSE | re.DOTALL)
 _CLAUSES = frozenset(("where", "group", "order", "having", "limit", "offset", "window", "union",
-                      "intersect", "except", "on", "using", "fetch", ")", ";"))
+                      "intersect", "except", "fetch", ";"))
 
 
 def cacheable(sql: str, parameters: Sequence[Any]) -> bool:
