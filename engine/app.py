@@ -17,13 +17,16 @@ from engine import clock
 from engine.api.account import AccountRoutes
 from engine.api.admin import AdminRoutes, Parts
 from engine.api.auth import Auth, demo_account
+from engine.api.database import DatabaseDesk
 from engine.api.desk import Desk
 from engine.api.docs import DocsDesk
 from engine.api.find import Finder
 from engine.api.gateway import Gateway
+from engine.api.history import HistoryRoutes
 from engine.api.keys import KeyFile
 from engine.api.operations import Operations
 from engine.api.orders import OrderRoutes
+from engine.api.query_cache import Remote
 from engine.api.queued import QueuedOrders
 from engine.api.reads import ReadRoutes
 from engine.api.route import ApiError, Headers, Identity
@@ -46,6 +49,7 @@ from engine.metrics import Metrics
 from engine.queues import BatchQueue, TwoLaneQueue
 from engine.reports.stage import Reports
 from engine.spare import SparePool
+from engine.stores.history import SqlHistory
 from engine.trading.stage import Trading
 from engine.trading.timers import roll_command, roll_daily, roll_missed
 from engine.vitals import Vitals
@@ -144,6 +148,7 @@ class App:
         self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
                                      lambda: self.matcher.counters, self._clients).routes())
         self.gateway.add(self.operations.routes())
+        self._add_history()
         self.gateway.add(DocsDesk(lambda: self.gateway.routes,
                                   lambda: self.auth.demo is not None).routes())
         self.operations.benchmark.use_routes(self.gateway.routes)
@@ -159,6 +164,31 @@ class App:
                             config.redis.order_accounts)
         return RedisOrders(config.redis, config.stores, f"matchd-{self.journal.log_id.hex()}",
                            door, self.commands, self.metrics)
+
+    def _add_history(self) -> None:
+        """What the SQL stores know of the past: PostgreSQL before SQLite."""
+        config = self.settings.config
+        names = [] if config.journal.sync == "off" else [
+            name for name, on in (("postgres", bool(config.postgres.url)),
+                                  ("sqlite", config.sqlite.enabled)) if on]
+        history = SqlHistory(names, self._store)
+        self.gateway.add(HistoryRoutes(
+            history, self.settings.accounts, config.history, self.metrics,
+            lambda: self.matcher.next_seq - 1, lambda: self.gateway.draining).routes())
+        self.database = DatabaseDesk(history, config.history, self.metrics,
+                                     self._remote_cache if config.redis.url else None)
+        self.gateway.add(self.database.routes())
+
+    def _store(self, name: str) -> Any:
+        """A SQL store that is connected now; None for none."""
+        return None
+
+    def _remote_cache(self) -> Remote:
+        """Answers that are kept in Redis."""
+        module = importlib.import_module("engine.api.remote_cache")
+        cache: Remote = module.RemoteCache(self.settings.config.redis,
+                                           self.settings.config.history.cache_ttl_s)
+        return cache
 
     def _watch(self) -> Watch:
         """What the operator's routes look at."""
@@ -293,6 +323,7 @@ class App:
         will have none: its sender is told that."""
         self.desk.abandon()
         self.operations.close()
+        await self.database.close()
         if self.http is not None:
             await self.http.close()
 

@@ -371,6 +371,9 @@ class SqlHistory:
                 return await ask(self._reader(name))
             except PastError as error:
                 problem = error
+            except QueryTimeout as error:
+                # Another store would take as long.
+                raise PastError(503, "query_timeout", str(error)) from error
             except EngineError as error:
                 problem = unavailable(f"{name}: {error}")
         raise problem

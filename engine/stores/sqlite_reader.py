@@ -30,6 +30,8 @@ STATEMENT_MAX_BYTES = 100_000
 VALUE_MAX_BYTES = 2**20
 ANSWER_MAX_BYTES = 64 * 2**20
 _SLICE_ROWS = 200
+# Statements of ours take turns: one that looks through everything must not hold up the others.
+FETCH_NS_MAX = 10 * clock.NS_PER_S
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE,
             sqlite3.SQLITE_FUNCTION}
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer"}
@@ -65,9 +67,18 @@ class SqliteReader:
         self._until_ns = 0
 
     async def fetch(self, sql: str, parameters: Sequence[object], limit: int) -> list[Row]:
-        """At most `limit` rows of a statement of ours. Raises StoreDown, StoreStopped."""
+        """At most `limit` rows of a statement of ours. Raises QueryTimeout, StoreDown,
+        StoreStopped."""
         def work() -> list[Row]:
-            return self._connected().execute(sql, tuple(parameters)).fetchmany(limit)
+            self._until_ns = clock.monotonic_ns() + FETCH_NS_MAX
+            try:
+                return self._connected().execute(sql, tuple(parameters)).fetchmany(limit)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                raise QueryTimeout("it took too long: ask for less at once") from error
+            finally:
+                self._until_ns = 0
         return await self._run(work)
 
     async def query(self, sql: str, parameters: Sequence[object], timeout_ms: int,

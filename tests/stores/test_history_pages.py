@@ -17,6 +17,7 @@ from engine.errors import StoreError
 from engine.past import KEY_LENGTH, Ask, PastError, Row
 from engine.stores import history
 from engine.stores.history import Reader, SqlHistory
+from engine.stores.store import QueryTimeout
 from tests.stores.past_data import (
     BEGAN_NS,
     SYMBOLS,
@@ -201,8 +202,12 @@ async def test_many_trades_in_a_second_make_short_pages(monkeypatch: pytest.Monk
 class Broken(SqliteReads):
     """A store that is down."""
 
+    def __init__(self, data: Data, error: StoreError | None = None) -> None:
+        super().__init__(data)
+        self.error = error or StoreError("it is away")
+
     async def fetch(self, sql: str, parameters: Sequence[Any], limit: int) -> list[Row]:
-        raise StoreError("it is away")
+        raise self.error
 
 
 def reads_all(*stores: Any) -> SqlHistory:
@@ -224,6 +229,14 @@ async def test_the_next_store_answers_for_one_that_is_down() -> None:
     with pytest.raises(PastError, match="it is away"):
         await both.place()
     assert (await both.place("sqlite"))[1].seq == DATA.place[2]
+
+
+async def test_a_store_that_takes_too_long_is_not_followed_by_another() -> None:
+    slow = Broken(DATA, QueryTimeout("it took too long"))
+    slow.name = "postgres"
+    with pytest.raises(PastError, match="too long") as caught:
+        await reads_all(slow, SqliteReads(DATA)).page(Ask(kind="trades"))
+    assert (caught.value.status, caught.value.code) == (503, "query_timeout")
 
 
 async def test_a_store_that_is_not_connected_has_no_answer() -> None:
