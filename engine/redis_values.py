@@ -14,11 +14,6 @@ import msgspec
 
 PLAIN = b"\x00"
 COMPRESSED = b"\x01"
-# Of order events, each a list, in this order. Integers as in the log: prices in wire units,
-# quantities in lots, times in nanoseconds; null where an event has none.
-EVENT_COLUMNS = ("seq", "time_ns", "kind", "symbol", "account_id", "order_id", "other_order_id",
-                 "other_account_id", "side", "price_units", "quantity_lots", "remaining_lots",
-                 "reason", "user_ref_num", "source", "client_order_id")
 # Fields of a stream's entry.
 FIRST, LAST, COUNT, COLUMNS, DATA = b"first", b"last", b"count", b"columns", b"data"
 

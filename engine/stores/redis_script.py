@@ -7,6 +7,7 @@ markets it took the client a tenth of a MULTI's time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 Word = str | bytes | int
@@ -97,7 +98,7 @@ class Part:
             self._streams += (key, entry_id)
         self._commands.append(("XADD", key, "MAXLEN", "~", entries_max, entry_id, *fields))
 
-    def set_fields(self, key: str, fields: dict[Word, Word]) -> None:
+    def set_fields(self, key: str, fields: Mapping[str, Word]) -> None:
         """Fields of a hash."""
         self._keys[key] = None
         if ("DEL", key) not in self._commands:

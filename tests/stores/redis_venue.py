@@ -1,0 +1,124 @@
+"""A venue with a Redis store behind it, and what Redis has to hold by the log alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from cython_core.event import EventBatch
+from cython_core.rows import COLUMNS
+from engine.config import RedisConfig
+from engine.redis_values import Keys, decode
+from engine.stores.redis_store import RedisStore
+from engine.stores.store import Position, Work
+from engine.stores.tables import new_rows
+from tests.market.venue import MarketVenue
+
+SIDES = {"B": "buy", "S": "sell"}
+
+
+class RedisVenue(MarketVenue):
+    """Trades at random; `follow` brings a store to the end of the log."""
+
+    def __init__(self, folder: Path, config: RedisConfig, seed: int = 0) -> None:
+        super().__init__(folder, seed=seed)
+        self.redis = config
+        self.keys = Keys(config.prefix)
+
+    @property
+    def end(self) -> Position:
+        """Where the log ends."""
+        return Position(self.journal.log_id, self.journal.incarnation, self.market.applied_seq)
+
+    def store(self) -> RedisStore:
+        """A store that knows nothing yet."""
+        return RedisStore(self.redis, self.market)
+
+    def work(self, before: Position, events: int = 10**9, live: bool = True) -> Work:
+        """The next events behind a position: whole batches, at least one if there is one."""
+        batches: list[EventBatch] = []
+        for batch in self.log:
+            if batch.first_seq > self.market.applied_seq:
+                break
+            if batch.first_seq > before.seq:
+                batches.append(batch)
+                events -= batch.event_count
+                if events <= 0:
+                    break
+            else:
+                assert batch.first_seq + batch.event_count - 1 <= before.seq, "half a batch"
+        last = batches[-1].first_seq + batches[-1].event_count - 1 if batches else before.seq
+        after = Position(self.journal.log_id, self.journal.incarnation, last)
+        return Work(batches, before, after, live)
+
+    async def open(self, store: RedisStore) -> Position:
+        """Open it; where it goes on."""
+        return await store.open(self.end) or self.end._replace(seq=0)
+
+    async def follow(self, store: RedisStore, before: Position, events: int = 10**9) -> Position:
+        """Write until the store has all."""
+        await self.settle()
+        while before.seq < self.market.applied_seq:
+            work = self.work(before, events)
+            await store.write(work)
+            before = work.after
+        return before
+
+    # -- what has to be there ----------------------------------------------------------------
+
+    def expected(self, from_seq: int = 1) -> tuple[list[list[Any]], dict[str, list[Any]]]:
+        """Order events, and trades by market, by the log."""
+        rows = new_rows()
+        for batch in self.log:
+            rows.apply(batch)
+        trades: dict[str, list[Any]] = {one.symbol: [] for one in self.market.instruments.values()}
+        for row in rows.rows("trades"):
+            trade = dict(zip(COLUMNS["trades"], row, strict=True))
+            one = next(one for one in self.market.instruments.values()
+                       if one.symbol == trade["symbol"])
+            if trade["seq"] >= from_seq:
+                trades[one.symbol].append(
+                    {"match": trade["match_number"], "price": one.price_text(trade["price_units"]),
+                     "quantity": one.quantity_text(trade["quantity_lots"]),
+                     "side": trade["taker_side"], "time": trade["time_ns"], "seq": trade["seq"]})
+        return [list(row) for row in rows.rows("order_events") if row[0] >= from_seq], trades
+
+    def check(self, client: redis.Redis, from_seq: int = 1) -> None:
+        """Every stream equals the log, entry by entry; every book equals the matcher's."""
+        events, trades = self.expected(from_seq)
+        found = []
+        for entry_id, entry in stream(client, self.keys.order_events):
+            rows = decode(entry[b"data"])
+            assert entry[b"columns"].decode().split(",") == list(COLUMNS["order_events"])
+            assert entry_id == f"{rows[-1][0]}-0" and int(entry[b"first"]) == rows[0][0]
+            assert int(entry[b"count"]) == len(rows)
+            found += rows
+        assert found == events
+        for symbol, expected in trades.items():
+            found = []
+            for entry_id, entry in stream(client, self.keys.trades(symbol)):
+                message = decode(entry[b"data"])
+                assert entry_id == f"{message['seq']}-0" and message["symbol"] == symbol
+                assert int(entry[b"count"]) == len(message["trades"])
+                found += message["trades"]
+            assert found == expected, symbol
+        self.check_books(client)
+
+    def check_books(self, client: redis.Redis) -> None:
+        """Every book is the matcher's, as it is now."""
+        for one in self.market.instruments.values():
+            value = client.get(self.keys.book(one.symbol))
+            assert isinstance(value, bytes), one.symbol
+            book = decode(value)
+            sides = self.matcher.levels(one.id, self.redis.depth)
+            for name, levels in zip(("bids", "asks"), sides, strict=True):
+                assert book[name] == [[one.price_text(price), one.quantity_text(lots), orders]
+                                      for price, lots, orders in levels], one.symbol
+
+
+def stream(client: redis.Redis, key: str) -> list[tuple[str, dict[bytes, bytes]]]:
+    """All entries of a stream: id, fields."""
+    found: Any = client.xrange(key)
+    return [(entry_id.decode(), fields) for entry_id, fields in found]
