@@ -48,11 +48,12 @@ _COLUMNS_TEXT = ",".join(EVENT_COLUMNS)
 
 
 class RedisStore:
-    """One Redis. `market` is the read model that books, tickers and last prices come from."""
+    """One Redis. `market` is the read model that books, tickers and last prices come from; without
+    it the store can be opened and reset, not written."""
 
     name = "redis"
 
-    def __init__(self, config: RedisConfig, market: Market) -> None:
+    def __init__(self, config: RedisConfig, market: Market | None) -> None:
         self.batch_interval_ms = config.batch_interval_ms
         # Of events; `redis.max_batch_size` counts markets.
         self.max_batch_size = EVENTS_MAX
@@ -63,7 +64,7 @@ class RedisStore:
         self._instruments: dict[str, Instrument] = {}
         self._positions: Positions | None = None
         self._streams = Streams(self._coder, {})
-        self._now = Now(config, market, self._keys, self._coder)
+        self._now = Now(config, market, self._keys, self._coder) if market is not None else None
         self._rows: Rows | None = None
         self._updates = self._entries = 0
 
@@ -75,7 +76,7 @@ class RedisStore:
         try:
             self._link = RedisLink(self._config)
             await self._link.open()
-            self._instruments = {one.symbol: one for one in self._market.instruments.values()
+            self._instruments = {one.symbol: one for one in self._listed()
                                  if self._is_kept(one.symbol)}
             self._streams = Streams(self._coder, self._instruments)
             self._positions = await self._read_positions(log)
@@ -83,7 +84,8 @@ class RedisStore:
             raise StoreStopped(error.detail, error.hint) from error
         except (RedisError, OSError) as error:
             self._fail(error)
-        await self._now.begin(self._instruments.values())
+        if self._now is not None:
+            await self._now.begin(self._instruments.values())
         if self._positions.lost:
             logs.get("stores").warning(
                 "Redis lost data of markets; their streams are written again",
@@ -93,18 +95,20 @@ class RedisStore:
             return None
         return self._positions.start
 
+    def _listed(self) -> list[Instrument]:
+        return list(self._market.instruments.values()) if self._market is not None else []
+
     def _is_kept(self, symbol: str) -> bool:
         return any(fnmatchcase(symbol, pattern) for pattern in self._config.markets)
 
     async def _read_positions(self, log: Position) -> Positions:
-        symbols = list(self._instruments)
+        marks = {symbol.decode(): int(seq) for symbol, seq in
+                 (await self._node(self._keys.marks).hgetall(self._keys.marks)).items()}
+        symbols = list(self._instruments if self._market is not None else marks)
         names = [self._keys.venue_position, *map(self._keys.position, symbols)]
         texts = await self._get_all(names)
-        node = self._node(self._keys.marks)
-        marks: dict[bytes, bytes] = await node.hgetall(self._keys.marks)
         return Positions(log, await self._floor(log), texts[0],
-                         dict(zip(symbols, texts[1:], strict=True)),
-                         {symbol.decode(): int(seq) for symbol, seq in marks.items()})
+                         dict(zip(symbols, texts[1:], strict=True)), marks)
 
     async def _get_all(self, names: list[str]) -> list[bytes | None]:
         """Values by name, wherever they are."""
@@ -126,6 +130,8 @@ class RedisStore:
         """Where streams of an empty Redis begin: behind the last whole command that is so many
         events ago, or is not kept any more."""
         floor = max(0, log.seq - self._config.backfill_events)
+        if self._market is None:
+            return floor
         try:
             oldest = await self._market.history.oldest_seq()
             if floor < oldest:
@@ -146,7 +152,7 @@ class RedisStore:
         names = [keys.venue_position, keys.marks, keys.order_events, keys.last_prices]
         try:
             known = await self._node(keys.marks).hkeys(keys.marks)
-            symbols = {*(one.symbol for one in self._market.instruments.values()),
+            symbols = {*(one.symbol for one in self._listed()), *await self._found(),
                        *(symbol.decode() for symbol in known)}
             for symbol in sorted(symbols):
                 names += (keys.position(symbol), keys.trades(symbol), keys.book(symbol),
@@ -154,6 +160,15 @@ class RedisStore:
             await self._delete(names)
         except (RedisError, OSError) as error:
             self._fail(error)
+
+    async def _found(self) -> set[str]:
+        """Markets that have a book on the one server, whatever we know of them."""
+        if self._link is None or self._link.place.kind == "cluster":
+            return set()
+        prefix = "".join(f"\\{letter}" if letter in "*?[]\\^" else letter
+                         for letter in self._keys.prefix)
+        return {self._keys.symbol_of(name.decode()) async for name in self._node("").scan_iter(
+            match=f"{prefix}book:{{*}}", count=KEYS_AT_ONCE)}
 
     async def _delete(self, names: list[str]) -> None:
         if self._link is not None and self._link.place.kind != "cluster":
@@ -167,7 +182,8 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections; see Store."""
-        self._now.end()
+        if self._now is not None:
+            self._now.end()
         self._positions = self._rows = None
         link, self._link = self._link, None
         if link is not None:
@@ -177,19 +193,21 @@ class RedisStore:
 
     def due_ns(self) -> int:
         """When a book or a ticker is due; see Store."""
-        return self._now.next_ns() if self._positions is not None else 0
+        if self._positions is None or self._now is None:
+            return 0
+        return self._now.next_ns()
 
     async def write(self, work: Work) -> None:
         """Write what the events add to the streams, and what is due of the rest; see Store."""
-        positions = self._positions
-        if positions is None:
+        positions, now = self._positions, self._now
+        if positions is None or now is None:
             raise StoreMoved("not open")
         run = await self._run(work, positions)
         now_ns = clock.monotonic_ns()
-        self._now.take(run.updates, run.trades, work.after.seq, work.live, now_ns)
+        now.take(run.updates, run.trades, work.after.seq, work.live, now_ns)
         parts = self._stream_parts(work, run, positions)
         groups = [*run.trades, *([VENUE] if work.after.seq > positions.seq(VENUE) else [])]
-        self._now.add_parts(parts, now_ns)
+        now.add_parts(parts, now_ns)
         for group, part in parts.items():
             part.guard(self._position_key(group), positions.text(group))
         try:
@@ -197,7 +215,7 @@ class RedisStore:
         except (RedisError, OSError) as error:
             self._fail(error)
         positions.wrote(groups, work.after)
-        self._now.wrote(now_ns)
+        now.wrote(now_ns)
         self._updates += sum(run.updates.values())
         self._entries += len(run.trades) + (run.events is not None)
 
@@ -206,7 +224,7 @@ class RedisStore:
             return Run(None, {}, {})
         if self._rows is None or self._rows.applied_seq != work.before.seq:
             self._rows = new_rows(work.before.seq, TABLES)
-            for one in self._market.instruments.values():
+            for one in self._listed():
                 self._rows.define(one.id, one.symbol, one.wire_symbol, one.price_decimals,
                                   one.quantity_decimals, one.lot_size)
         rows = self._rows
@@ -288,7 +306,7 @@ class RedisStore:
 
     def facts(self) -> Mapping[str, object]:
         """Updates of books, books written, and how many updates a written book stands for."""
-        books = self._now.books_written
+        books = self._now.books_written if self._now is not None else 0
         return {"book_updates": self._updates, "books_written": books,
                 "updates_per_book": round(self._updates / books, 1) if books else 0,
                 "stream_entries": self._entries, "markets": len(self._instruments)}
