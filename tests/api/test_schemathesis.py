@@ -59,7 +59,7 @@ def adapted(schema: Any, symbols: list[str]) -> Any:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path / "venue", write_config(tmp_path / "config"))
+    daemon = Daemon(tmp_path / "venue", write_config(tmp_path / "config"), sqlite__enabled=True)
     yield daemon.start()
     daemon.kill()
 
