@@ -237,28 +237,30 @@ class Reader:
         known = self._firsts.get(time_ns)
         if known is not None:
             return known
-        last = high
-        while low < high:
-            middle = (low + high) // 2
-            seq, at_ns = await self._event_from(middle)
-            if at_ns >= time_ns:
-                high = middle
-            else:
-                low = seq + 1
-        if low > last or (await self._event_from(low))[1] < time_ns:
+        sql, parameters = search_statement(time_ns, low, high, self._postgres)
+        rows = await self.store.fetch(sql, parameters, 1)
+        if not rows or rows[0][1] < time_ns:
             return 0
         if len(self._firsts) >= BOUNDS_KEPT:
             self._firsts.popitem(last=False)
-        self._firsts[time_ns] = low
-        return low
+        self._firsts[time_ns] = rows[0][0]
+        return int(rows[0][0])
 
-    async def _event_from(self, seq: int) -> Row:
-        mark = "$1" if self._postgres else "?"
-        rows = await self.store.fetch(
-            f"SELECT seq, time_ns FROM order_events WHERE seq >= {mark} ORDER BY seq LIMIT 1",
-            (seq,), 1)
-        # Retention may have taken the newest one away: then all of it is too old.
-        return rows[0] if rows else (seq, -1)
+
+def search_statement(time_ns: int, low: int, high: int, postgres: bool) -> tuple[str, list[Any]]:
+    """The first event between two seqs whose time is not before this one, else the last one: the
+    key is halved again and again, by the database itself."""
+    made = Statement(postgres)
+    begin = f"CAST({made.value(low)} AS bigint), CAST({made.value(high)} AS bigint)"
+    late = ("(SELECT time_ns FROM order_events WHERE seq >= (low + high) / 2 ORDER BY seq LIMIT 1)"
+            " >= ")
+    narrower = (f"CASE WHEN {late}{made.value(time_ns)} THEN low ELSE (low + high) / 2 + 1 END, "
+                f"CASE WHEN {late}{made.value(time_ns)} THEN (low + high) / 2 ELSE high END")
+    return (f"WITH RECURSIVE search(low, high) AS (SELECT {begin} UNION ALL "
+            f"SELECT {narrower} FROM search WHERE low < high) "
+            f"SELECT seq, time_ns FROM order_events WHERE seq >= "
+            f"(SELECT low FROM search WHERE low >= high) ORDER BY seq LIMIT 1",
+            made.parameters)
 
 
 def _place(rows: Sequence[Row]) -> Place:
