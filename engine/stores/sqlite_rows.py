@@ -16,43 +16,72 @@ from typing import Any, NamedTuple
 from cython_core.rows import COLUMNS, Rows
 from engine.stores.tables import new_rows
 
-# Values of one statement at most. Measured (bench row `sqlite`): at 512 the loop waits less than
-# 0.1 ms for a statement to be bound; larger ones are a few percent faster, and the loop sees them.
+# Values of one statement at most. Larger ones are hardly faster, and the loop waits longer.
 VALUES_MAX = 512
+# Python's sqlite3 takes ten times as long to bind a None or a bool as an integer, and nobody else
+# runs meanwhile. So NULL travels as the one integer that no row has.
+NULL = -2**63
+# Columns that may be NULL, and those that are bools.
+_NULLABLE = {
+    "instrument_changes": ("reason",),
+    "account_changes": ("entry_disabled", "killed"),
+    "accounts": ("firm",),
+    "orders": ("price_units", "reason", "client_order_id", "client_order", "user_ref_num",
+               "user_ref_idx", "replaces", "replaced_by"),
+    "order_changes": ("closed", "reason", "replaced_by", "user_ref_num"),
+    "order_events": ("symbol", "account_id", "order_id", "other_order_id", "other_account_id",
+                     "side", "price_units", "quantity_lots", "remaining_lots", "reason",
+                     "user_ref_num", "source", "client_order_id"),
+}
+_BOOLS = {"orders": ("post_only",)}
+# Columns whose integers are beyond what SQLite has: they go as texts.
+_WIDE = {"accounts": ("notional_max",), "positions": ("bought_value", "sold_value")}
 
 
 class Statement(NamedTuple):
-    """What to do with the rows of a table: `head` (?, ..), (?, ..) `tail`."""
+    """What to do with the rows of a table: `head` `row`, `row`, .. `tail`."""
 
     head: str
+    row: str
     tail: str
     columns: int
-    # Columns whose integers are beyond what SQLite has: they go as texts.
-    texts: tuple[int, ...] = ()
+    bools: tuple[int, ...]
+    wide: tuple[int, ...]
 
 
-def _insert(table: str, key: str = "", merge: str = "", texts: tuple[str, ...] = ()) -> Statement:
-    """Insert rows; where their key is there already, `merge` says what to set."""
+def _statement(table: str, head: str, tail: str) -> Statement:
+    """A statement for rows with the columns of `table`."""
     names = COLUMNS[table]
+    nullable = _NULLABLE.get(table, ())
+    row = ", ".join(f"NULLIF(?, {NULL})" if name in nullable else "?" for name in names)
+    return Statement(head, f"({row})", tail, len(names), _places(table, _BOOLS),
+                     _places(table, _WIDE))
+
+
+def _places(table: str, columns: dict[str, tuple[str, ...]]) -> tuple[int, ...]:
+    return tuple(COLUMNS[table].index(name) for name in columns.get(table, ()))
+
+
+def _insert(table: str, key: str = "", merge: str = "") -> Statement:
+    """Insert rows; where their key is there already, `merge` says what to set."""
     tail = f" ON CONFLICT ({key}) DO UPDATE SET {merge}" if merge else ""
-    return Statement(f"INSERT INTO {table} ({', '.join(names)}) VALUES ", tail, len(names),
-                     tuple(names.index(name) for name in texts))
+    return _statement(table, f"INSERT INTO {table} ({', '.join(COLUMNS[table])}) VALUES ", tail)
 
 
-def _define(table: str, texts: tuple[str, ...] = ()) -> Statement:
+def _define(table: str) -> Statement:
     """Insert, or replace every column that is named."""
     key, *names = COLUMNS[table]
-    return _insert(table, key, ", ".join(f"{name} = excluded.{name}" for name in names), texts)
+    return _insert(table, key, ", ".join(f"{name} = excluded.{name}" for name in names))
 
 
 def _update(table: str, changes: str, assignments: str) -> Statement:
-    """Join rows of `changes` with a table by their first columns. `{name}` is a column of the
-    change, and of the table where a dot stands before it."""
+    """Join rows of `changes` with a table by their first columns; `{name}` in the assignments is
+    a column of the change."""
     names = COLUMNS[changes]
     new = {name: f"c.column{number}" for number, name in enumerate(names, 1)}
     tail = f") AS c WHERE {table}.{names[0]} = c.column1"
-    return Statement(f"UPDATE {table} SET {assignments.format(**new)} FROM (VALUES ", tail,
-                     len(names))
+    return _statement(changes, f"UPDATE {table} SET {assignments.format(**new)} FROM (VALUES ",
+                      tail)
 
 
 def _sum(name: str) -> str:
@@ -70,7 +99,7 @@ def _add(table: str, *names: str) -> str:
 # In the order in which cython_core/rows.pyi wants them.
 STATEMENTS: dict[str, Statement] = {
     "instruments": _define("instruments"),
-    "accounts": _define("accounts", texts=("notional_max",)),
+    "accounts": _define("accounts"),
     "instrument_changes": _update(
         "instruments", "instrument_changes",
         "state = {state}, reason = {reason}, seq = {seq}, time_ns = {time_ns}"),
@@ -106,8 +135,7 @@ STATEMENTS: dict[str, Statement] = {
         "positions", "account_id, symbol",
         f"{_add('positions', 'position_lots', 'bought_lots', 'sold_lots', 'trades')}, "
         f"{_sum('bought_value')}, {_sum('sold_value')}, "
-        "seq = excluded.seq, time_ns = excluded.time_ns",
-        texts=("bought_value", "sold_value")),
+        "seq = excluded.seq, time_ns = excluded.time_ns"),
 }
 
 
@@ -138,10 +166,12 @@ def _write(connection: sqlite3.Connection, rows: Rows, table: str) -> int:
 
 def _values(rows: Rows, table: str, start: int, stop: int) -> list[Any]:
     """The parameters of one statement."""
-    values = rows.flat(table, start, stop)
-    _, _, columns, texts = STATEMENTS[table]
-    for column in texts:
-        values[column::columns] = map(str, values[column::columns])
+    statement = STATEMENTS[table]
+    values = [NULL if value is None else value for value in rows.flat(table, start, stop)]
+    for column in statement.bools:
+        values[column::statement.columns] = map(int, values[column::statement.columns])
+    for column in statement.wide:
+        values[column::statement.columns] = map(str, values[column::statement.columns])
     return values
 
 
@@ -161,7 +191,6 @@ _texts: dict[tuple[Statement, int], str] = {}
 def _text(statement: Statement, size: int) -> str:
     text = _texts.get((statement, size))
     if text is None:
-        row = f"({', '.join('?' * statement.columns)})"
-        text = statement.head + ", ".join([row] * size) + statement.tail
+        text = statement.head + ", ".join([statement.row] * size) + statement.tail
         _texts[statement, size] = text
     return text

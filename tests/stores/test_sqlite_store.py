@@ -109,6 +109,9 @@ def test_the_tables_have_the_columns_that_rows_have(tmp_path: Path) -> None:
         inside = {"state", "reason", "entry_disabled", "killed"} if table in (
             "instruments", "accounts") else set()
         assert set(found) - set(COLUMNS[table]) - inside <= made
+        # What the table may leave out, its statement has to.
+        required = {row[1] for row in read(path, f"PRAGMA table_info({table})") if row[3] or row[5]}
+        assert set(sqlite_rows._NULLABLE.get(table, ())) == set(COLUMNS[table]) - required
     assert set(STATEMENTS) == set(COLUMNS)
     assert set(KEYS) | {"store_position", "store_retention"} == set(TABLES)
 
