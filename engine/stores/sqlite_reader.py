@@ -114,9 +114,12 @@ class SqliteReader:
             await self.close()
 
     async def close(self) -> None:
-        """Close the connection; the next question opens another. Never raises."""
+        """Close the connection, without the end of what it is at; the next question opens another.
+        Never raises."""
         thread, self._thread = self._thread, None
         if thread is not None:
+            if self._connection is not None:
+                self._connection.interrupt()
             await asyncio.get_running_loop().run_in_executor(thread, self._disconnect)
             thread.shutdown(wait=False)
 

@@ -151,10 +151,13 @@ CREATE TABLE positions (
     sold_value TEXT NOT NULL,
     trades INTEGER NOT NULL,
     seq INTEGER NOT NULL,
+    {_time("time", "time_ns")},
     time_ns INTEGER NOT NULL,
     PRIMARY KEY (account_id, symbol)
 ) WITHOUT ROWID;
 CREATE INDEX orders_account ON orders (account_id, order_id);
+CREATE INDEX orders_symbol ON orders (symbol, order_id);
+CREATE INDEX order_events_order ON order_events (order_id, seq);
 CREATE INDEX trades_symbol ON trades (symbol, match_number);
 CREATE INDEX trades_maker ON trades (maker_account_id, match_number);
 CREATE INDEX trades_taker ON trades (taker_account_id, match_number);
@@ -250,7 +253,7 @@ CREATE VIEW positions_view AS
 SELECT p.account_id, a.username, p.symbol, {_quantity("p.position_lots", "position")},
        {_quantity("p.bought_lots", "bought")}, {_quantity("p.sold_lots", "sold")},
        {_value("p.bought_value", "bought_value")}, {_value("p.sold_value", "sold_value")},
-       p.trades, p.seq, p.time_ns
+       p.trades, p.seq, p.time, p.time_ns
 FROM positions AS p LEFT JOIN instrument_scales AS s ON s.symbol = p.symbol
 LEFT JOIN accounts AS a ON a.account_id = p.account_id;
 """

@@ -144,3 +144,12 @@ async def test_the_loop_runs_on_while_a_query_works(reader: SqliteReader) -> Non
     assert turns > 20
     with pytest.raises(QueryTimeout):
         await query
+
+
+async def test_closing_waits_for_no_query(reader: SqliteReader) -> None:
+    query = asyncio.create_task(reader.query(FOR_EVER, (), 60_000, 10))
+    await asyncio.sleep(0.1)
+    await asyncio.wait_for(reader.close(), 10)
+    with pytest.raises(QueryTimeout):
+        await query
+    assert await reader.fetch("SELECT count(*) FROM trades", (), 1) == [(10,)]
