@@ -21,12 +21,14 @@ from cython_core.rows import Rows
 from engine.config import SqliteConfig
 from engine.errors import StoreError
 from engine.stores import sqlite_file
-from engine.stores.sqlite_reader import Answer, Row, Snapshot, SqliteReader, read_position
+from engine.stores.sqlite_reader import Answer, SqliteReader, read_position
 from engine.stores.sqlite_retention import Retention
 from engine.stores.sqlite_rows import known_rows, write_rows
 from engine.stores.sqlite_schema import SCHEMA_VERSION, TABLES
 from engine.stores.store import (
     Position,
+    Row,
+    Snapshot,
     StoreDown,
     StoreMoved,
     StoreRefused,
@@ -43,6 +45,7 @@ class SqliteStore:
     `query` and `snapshot` read beside it."""
 
     name = "sqlite"
+    placeholder = "?1"
 
     def __init__(self, config: SqliteConfig, data_dir: Path) -> None:
         self.path = data_dir / config.file

@@ -12,17 +12,23 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from engine import clock
 from engine.errors import StoreError
 from engine.stores import sqlite_file
 from engine.stores.sqlite_retention import kept_from
-from engine.stores.store import Position, QueryRefused, QueryTimeout, StoreDown, StoreStopped
+from engine.stores.store import (
+    Position,
+    QueryRefused,
+    QueryTimeout,
+    Row,
+    Snapshot,
+    StoreDown,
+    StoreStopped,
+)
 
 Result = TypeVar("Result")
-Row = tuple[Any, ...]
-
 # A look at the clock after so many steps of SQLite (some milliseconds).
 STEPS_PER_LOOK = 100_000
 # The longest text of a statement, the longest value, and all values of one answer.
@@ -43,16 +49,6 @@ class Answer(NamedTuple):
     columns: list[str]
     rows: list[Row]
     truncated: bool
-
-
-class Snapshot(NamedTuple):
-    """One moment of the file, for as long as it is open: what is written meanwhile isn't seen."""
-
-    position: Position | None
-    # Rows of before may be gone: the seq and the time from which on all is kept.
-    kept_from_seq: int
-    kept_from_ns: int
-    fetch: Callable[[str, Sequence[object]], Any]
 
 
 class SqliteReader:
@@ -107,9 +103,13 @@ class SqliteReader:
         async def fetch(sql: str, parameters: Sequence[object]) -> list[Row]:
             return await self._run(
                 lambda: self._connected().execute(sql, tuple(parameters)).fetchall())
+
+        async def check() -> list[str]:
+            found = await fetch("PRAGMA integrity_check", ())
+            return [f"{self.path}: {row[0]}" for row in found if row[0] != "ok"]
         position, kept = await self._run(begin)
         try:
-            yield Snapshot(position, *kept, fetch)
+            yield Snapshot(position, *kept, fetch, check)
         finally:
             await self.close()
 

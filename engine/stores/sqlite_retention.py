@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - table and column names are our own, values are parameters.
 """Lets old history go: whole days, oldest first, in slices that are short transactions.
 
 What goes with a day are its trades, its order events, its candles, and its orders as soon as they
@@ -113,17 +114,20 @@ class Retention:
 
     def _until_ns(self, connection: sqlite3.Connection) -> int:
         """The midnight before which everything goes by now; 0 when nothing does."""
-        today_ns = self._now_ns() // clock.NS_PER_DAY * clock.NS_PER_DAY
-        until_ns = today_ns - self._days * clock.NS_PER_DAY if self._days else 0
-        if not self._bytes_max or used_bytes(connection) <= self._bytes_max:
-            return until_ns
-        oldest = connection.execute("SELECT time_ns FROM order_events ORDER BY seq "
-                                    "LIMIT 1").fetchone()
-        next_day_ns = (oldest[0] // clock.NS_PER_DAY + 1) * clock.NS_PER_DAY if oldest else 0
-        if not oldest or next_day_ns > today_ns:
-            self._warn(connection)
-            return until_ns
-        return int(max(until_ns, next_day_ns))
+        ends = [connection.execute(f"SELECT time_ns FROM order_events ORDER BY seq {way} LIMIT 1")
+                .fetchone() for way in ("ASC", "DESC")]
+        if not ends[0]:
+            return 0
+        # The newest day there is stays: while a store catches up, more of it may come.
+        last_ns = min(_midnight(self._now_ns()), _midnight(ends[1][0]))
+        until_ns = _midnight(self._now_ns()) - self._days * clock.NS_PER_DAY if self._days else 0
+        if self._bytes_max and used_bytes(connection) > self._bytes_max:
+            next_day_ns = _midnight(ends[0][0]) + clock.NS_PER_DAY
+            if next_day_ns <= last_ns:
+                until_ns = max(until_ns, next_day_ns)
+            else:
+                self._warn(connection)
+        return min(until_ns, last_ns)
 
     def _give_back(self, connection: sqlite3.Connection) -> bool:
         """Give some free pages back to the disk; True when there may be more."""
@@ -137,8 +141,13 @@ class Retention:
     def _warn(self, connection: sqlite3.Connection) -> None:
         if not self._warned:
             self._warned = True
-            self._log.warning("today's history alone is larger than sqlite.retain_max_bytes",
+            self._log.warning("one day's history alone is larger than sqlite.retain_max_bytes",
                               bytes=used_bytes(connection), limit=self._bytes_max)
+
+
+def _midnight(time_ns: int) -> int:
+    """The beginning of the day of a time."""
+    return time_ns // clock.NS_PER_DAY * clock.NS_PER_DAY
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

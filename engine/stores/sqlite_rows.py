@@ -10,7 +10,7 @@ and no others, so that SQLite reads each of them once.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cython_core.rows import COLUMNS, Rows
@@ -58,7 +58,7 @@ def _statement(table: str, head: str, tail: str) -> Statement:
                      _places(table, _WIDE))
 
 
-def _places(table: str, columns: dict[str, tuple[str, ...]]) -> tuple[int, ...]:
+def _places(table: str, columns: Mapping[str, tuple[str, ...]]) -> tuple[int, ...]:
     return tuple(COLUMNS[table].index(name) for name in columns.get(table, ()))
 
 

@@ -6,7 +6,9 @@ nothing about when: that is the follower's (batches, retries, the breaker, catch
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol
 
 from cython_core.event import EventBatch
 from engine.errors import StoreError
@@ -90,3 +92,31 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Close the connections. Never raises."""
+
+
+Row = tuple[Any, ...]
+
+
+class Snapshot(NamedTuple):
+    """One moment of all tables, while it is open: what is written meanwhile is not seen.
+
+    Rows may be gone, by retention: everything is kept from `kept_from_seq` and `kept_from_ns` on,
+    0 for all. `fetch(sql, parameters)` gives every row of a statement; `check()` one line for
+    each thing that the database finds wrong with its own files."""
+
+    position: Position | None
+    kept_from_seq: int
+    kept_from_ns: int
+    fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]]
+    check: Callable[[], Awaitable[list[str]]]
+
+
+class Tables(Protocol):
+    """A store whose tables can be held against the log. `placeholder` is how its SQL names the
+    first parameter ("?1", "$1")."""
+
+    name: str
+    placeholder: str
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """One moment of all tables. Raises StoreDown, StoreStopped."""

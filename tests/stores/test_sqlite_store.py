@@ -14,6 +14,7 @@ import pytest
 from cython_core import record
 from cython_core.event import EventBatch
 from cython_core.rows import COLUMNS
+from engine.clock import NS_PER_DAY
 from engine.config import SqliteConfig
 from engine.stores import sqlite_rows
 from engine.stores.sqlite import SqliteStore
@@ -32,12 +33,14 @@ KEYS = {name: ", ".join(key) for name, (_, key) in rows_model.TABLES.items()}
 WIDE = {"notional_max", "bought_value", "sold_value"}
 
 
-def random_log(seed: int, operations: int) -> list[EventBatch]:
+def random_log(seed: int, operations: int, days: int = 1) -> list[EventBatch]:
     """Events of a random flow over every kind of order, a batch for each command."""
     pair = VenuePair()
     flow = RandomFlow(seed, pair)
     flow.define()
-    flow.run(operations)
+    for day in range(days):
+        pair.time_ns = max(pair.time_ns, day * NS_PER_DAY)
+        flow.run(operations // days)
     return [part for batch in pair.log for part in commands_of(batch)]
 
 
@@ -410,16 +413,21 @@ async def test_old_history_goes_between_writes(tmp_path: Path) -> None:
     store = SqliteStore(SqliteConfig(retain_days=1), tmp_path)
     await store.open(START)
     assert store.due_ns() > 0
-    await store.write(work_of(LOG, START))
-    # The events of the test are from 1970: all of them go, live orders stay.
-    at = START._replace(seq=end_of(LOG))
+    log = random_log(5, 1_500, days=3)
+    await store.write(work_of(log, START))
+    # The events of the test are from 1970: all go but the newest day, and live orders stay.
+    at = START._replace(seq=end_of(log))
     for _ in range(100):
         await store.write(Work([], at, at, live=True))
         await asyncio.sleep(0.006)
+    newest_ns = 2 * NS_PER_DAY
+    assert read(store.path, "SELECT kept_from_ns FROM store_retention") == [(newest_ns,)]
+    for table in ("trades", "order_events"):
+        assert read(store.path, f"SELECT count(*), min(time_ns) >= {newest_ns} FROM {table}") \
+            > [(10, 1)]
     found = contents(store.path)
-    assert not found["trades"]
-    assert not found["order_events"]
-    assert {row[11] for row in found["orders"]} <= {"open", "partially_filled"}
+    assert {row[0] for row in read(store.path, "SELECT status FROM orders WHERE time_ns < ?",
+                                   newest_ns)} == {"open", "partially_filled"}
     assert len(found["positions"]) > 3
     assert await store.open(START) == at
     await store.close()
