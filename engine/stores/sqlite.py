@@ -45,7 +45,7 @@ class SqliteStore:
     `query` and `snapshot` read beside it."""
 
     name = "sqlite"
-    placeholder = "?1"
+    mark = "?1"
 
     def __init__(self, config: SqliteConfig, data_dir: Path) -> None:
         self.path = data_dir / config.file

@@ -112,11 +112,11 @@ class Snapshot(NamedTuple):
 
 
 class Tables(Protocol):
-    """A store whose tables can be held against the log. `placeholder` is how its SQL names the
+    """A store whose tables can be held against the log. `mark` is how its SQL names the
     first parameter ("?1", "$1")."""
 
     name: str
-    placeholder: str
+    mark: str
 
     def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
         """One moment of all tables. Raises StoreDown, StoreStopped."""

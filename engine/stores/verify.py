@@ -228,7 +228,7 @@ class _Comparison:
         """Merge both sides in the order of the key."""
         self._rows[table.name] = 0
         expected = self._pages(table, lowest, self._scratch.fetch, "?1")
-        found = self._pages(table, lowest, self._snapshot.fetch, self._store.placeholder)
+        found = self._pages(table, lowest, self._snapshot.fetch, self._store.mark)
         want: list[Row] = []
         have: list[Row] = []
         while True:
@@ -255,12 +255,12 @@ class _Comparison:
 
     async def _pages(self, table: Table, lowest: int,
                      fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]],
-                     placeholder: str) -> AsyncIterator[list[Row]]:
+                     mark: str) -> AsyncIterator[list[Row]]:
         """The rows of one side from `lowest` on (a seq, or a candle's time), in pages."""
-        collate = ' COLLATE "C"' if placeholder.startswith("$") else ""
+        collate = ' COLLATE "C"' if mark.startswith("$") else ""
         key = [f"{name}{collate}" if number in table.texts else name
                for number, name in enumerate(table.columns[:table.key])]
-        marks = [f"{placeholder[0]}{number}" for number in range(1, table.key + 2)]
+        marks = [f"{mark[0]}{number}" for number in range(1, table.key + 2)]
         low = f"{'open_time_ns' if table is CANDLES else table.columns[0]} >= {marks[0]}"
         behind = f" AND ({', '.join(key)}) > ({', '.join(marks[1:])})"
         tail = f" ORDER BY {', '.join(key)} LIMIT {PAGE_ROWS}"
