@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, BinaryIO, Literal, Self, TypeAlias
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -31,6 +31,8 @@ from engine.clients.http_wire import Connections, HttpAnswer
 # Never a float: most prices are not one.
 Number: TypeAlias = str | int | Decimal
 Side: TypeAlias = Literal["buy", "sell"]
+HistoryKind: TypeAlias = Literal["orders", "trades", "executions", "candles"]
+HistoryFormat: TypeAlias = Literal["csv", "arrow", "parquet"]
 
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
@@ -185,6 +187,52 @@ class HttpClient:
         """Who this client is to the venue."""
         return await self.get("/v1/account")
 
+    # -- the past ------------------------------------------------------------------------------
+
+    async def history(self, kind: HistoryKind, **filters: Any) -> AsyncIterator[dict[str, Any]]:
+        """Every row of the past that the filters leave, page by page, newest first without
+        `order="asc"`. Filters are those of the route; `from_` is `from`."""
+        while True:
+            page = await self.history_page(kind, **filters)
+            for row in page[kind]:
+                yield row
+            if page["next"] is None:
+                return
+            filters["cursor"] = page["next"]
+
+    async def history_page(self, kind: HistoryKind, **filters: Any) -> dict[str, Any]:
+        """One page of the past: the rows under the name of their kind, `next`, `last`,
+        `complete`, `seq`, `store`."""
+        return await self.get(f"/v1/history/{kind}", **_filters(filters))
+
+    async def download(self, kind: HistoryKind, file: BinaryIO, format: HistoryFormat = "parquet",
+                       **filters: Any) -> int:
+        """Write a whole range of the past into a file, as it comes; returns the `seq` of the last
+        event that the store had. Raises ConnectionLostError when it breaks off: what is in the
+        file is then only a part."""
+        query = {name: value for name, value in _filters(filters | {"format": format}).items()
+                 if value is not None}
+        target = f"/v1/history/{kind}?{urlencode(query)}"
+        async with self._connections.stream(
+                "GET", target, self._headers("GET", target, b"")) as answer:
+            if answer.status != 200:
+                _checked(HttpAnswer(answer.status, answer.headers,
+                                    b"".join([part async for part in answer.parts])))
+            async for part in answer.parts:
+                file.write(part)
+            return int(answer.headers["x-matchd-seq"])
+
+    async def query(self, sql: str, *parameters: str | int | float | bool | None,
+                    cache_strategy: str = "hybrid", **more: Any) -> dict[str, Any]:
+        """One statement that reads the history database, with an administrator's key: `columns`,
+        `rows`, `truncated`, `seq`, `store`, `cached`, `took_ms`."""
+        body = {"query": sql, "parameters": list(parameters), "cache_strategy": cache_strategy,
+                **more}
+        answer = await self.request("POST", "/api/v1/performance/database/query", body=body,
+                                    repeat=True)
+        found: dict[str, Any] = msgspec.json.decode(answer.body)
+        return found
+
     async def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Any other GET of the gateway, decoded."""
         answer = await self.request("GET", path, query)
@@ -225,6 +273,11 @@ class HttpClient:
         elif self._token:
             headers["authorization"] = f"Bearer {self._token}"
         return headers
+
+
+def _filters(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """`from_` as the venue names it."""
+    return {"from" if name == "from_" else name: value for name, value in filters.items()}
 
 
 def sign(secret: bytes, timestamp: str, method: str, target: str, body: bytes) -> str:
