@@ -119,4 +119,5 @@ cdef class Rows:
     cdef uint32_t _word(self, str name) except? 0
     cdef object _value(self, const RowSet *rows, size_t index, size_t column)
     cdef object _string(self, uint32_t value)
+    cdef RowSet _slice(self, int number, size_t start, stop) except *
     cdef tuple _texts(self, const RowSet *rows, size_t column)

@@ -36,8 +36,20 @@ cdef extern from *:
         *low = (uint64_t)sum;
         *high = (uint64_t)(sum >> 64);
     }
+    /* value * factor as a signed number of 128 bits; whether it has 38 digits at most. */
+    static inline int wide_scaled(int64_t value, uint64_t factor, uint64_t *out) {
+        const unsigned __int128 end = (unsigned __int128)10000000000000000000ull
+                                      * 10000000000000000000ull;
+        unsigned __int128 size = (unsigned __int128)(value < 0 ? 0 - (uint64_t)value
+                                                               : (uint64_t)value) * factor;
+        unsigned __int128 result = value < 0 ? -size : size;
+        out[0] = (uint64_t)result;
+        out[1] = (uint64_t)(result >> 64);
+        return size < end;
+    }
     """
     void wide_add(uint64_t *low, uint64_t *high, uint64_t a, uint64_t b) noexcept nogil
+    bint wide_scaled(int64_t value, uint64_t factor, uint64_t *out) noexcept nogil
 
 cdef enum:
     INTERVALS = 4
@@ -1105,6 +1117,15 @@ cdef bint cell_is_null(const char *at, uint8_t kind) noexcept nogil:
     return kind == BOOL and (<const uint8_t *>at)[0] == UNKNOWN
 
 
+cdef RowSet slice_of(const RowSet *rows, size_t start, size_t end) noexcept nogil:
+    """The rows start..end as a table of their own; their memory stays where it is."""
+    cdef RowSet part = rows[0]
+    start = min(start, end)
+    part.items += start * rows.row_bytes
+    part.count = end - start
+    return part
+
+
 cdef object column_validity(const RowSet *rows, size_t column):
     """A bit for each row, set where there is a value; None when all are."""
     cdef bytearray bits = bytearray((rows.count + 7) // 8)
@@ -1372,32 +1393,70 @@ cdef class Rows:
             self._strings.append(text[:length].decode("utf-8"))
         return self._strings[value]
 
-    def arrays(self, str table):
-        """The table by columns, in the buffers that Arrow has for them: {column: (kind, validity,
-        ...)} with `validity` a bitmap or None when nothing is NULL, and then
+    def arrays(self, str table, size_t start=0, stop=None):
+        """The rows start..stop by columns, in the buffers that Arrow has for them: {column: (kind,
+        validity, ...)} with `validity` a bitmap or None when nothing is NULL, and then
 
         "int64", "int128": the values; "bool": a bitmap; "word": int32 places in a list of texts,
         and that list; "text": int32 offsets, and UTF-8. KeyError: there is no such table."""
         cdef int number = self.table_number(table)
-        cdef const RowSet *rows = &self.tables.sets[number]
+        cdef RowSet rows = self._slice(number, start, stop)
         cdef size_t column
         found = {}
         for column in range(rows.column_count):
             name, kind, _ = _columns[number][column]
-            validity = column_validity(rows, column)
+            validity = column_validity(&rows, column)
             if kind == INT:
-                found[name] = ("int64", validity, column_values(rows, column, 8))
+                found[name] = ("int64", validity, column_values(&rows, column, 8))
             elif kind == WIDE:
-                found[name] = ("int128", validity, column_values(rows, column, 16))
+                found[name] = ("int128", validity, column_values(&rows, column, 16))
             elif kind == BOOL:
-                found[name] = ("bool", validity, column_bits(rows, column))
+                found[name] = ("bool", validity, column_bits(&rows, column))
             elif kind == WORD:
-                self._string(0 if self.tables.word_count == 0 else 1)
-                found[name] = ("word", validity, column_values(rows, column, 4),
+                self._string(1)
+                found[name] = ("word", validity, column_values(&rows, column, 4),
                                ["", *self._strings[1:]])
             else:
-                found[name] = ("text", validity, *self._texts(rows, column))
+                found[name] = ("text", validity, *self._texts(&rows, column))
         return found
+
+    cdef RowSet _slice(self, int number, size_t start, stop) except *:
+        cdef const RowSet *rows = &self.tables.sets[number]
+        return slice_of(rows, start, rows.count if stop is None else min(<size_t>stop, rows.count))
+
+    def scaled(self, str table, str column, factors, size_t start=0, stop=None):
+        """Numbers of the rows start..stop times a factor of the row's symbol, as int128: NULL is 0.
+
+        `factors` leads from symbols to factors below 2**64; what it does not have is 0. KeyError:
+        there is no such table, or it has no such column. OverflowError: a product has more than 38
+        digits."""
+        cdef int number = self.table_number(table)
+        cdef RowSet rows = self._slice(number, start, stop)
+        names = COLUMNS[table]
+        if column not in names or _columns[number][names.index(column)][1] != INT:
+            raise KeyError(column)
+        cdef size_t place = names.index(column)
+        cdef size_t symbol = names.index("symbol")
+        cdef bytearray by_word = bytearray((<size_t>self.tables.word_count + 1) * 8)
+        cdef uint64_t *factor = <uint64_t *>PyByteArray_AS_STRING(by_word)
+        cdef bytearray data = bytearray(rows.count * 16)
+        cdef uint64_t *out = <uint64_t *>PyByteArray_AS_STRING(data)
+        cdef size_t index
+        cdef int64_t value
+        cdef bint fits = True
+        self._string(1)
+        for index in range(1, <size_t>self.tables.word_count + 1):
+            factor[index] = factors.get(self._strings[index], 0)
+        with nogil:
+            for index in range(rows.count):
+                value = (<const int64_t *>cell_at(&rows, index, place))[0]
+                if value != NONE and not wide_scaled(
+                        value, factor[(<const uint32_t *>cell_at(&rows, index, symbol))[0]],
+                        out + 2 * index):
+                    fits = False
+        if not fits:
+            raise OverflowError(f"a {column} has more than 38 digits")
+        return data
 
     cdef tuple _texts(self, const RowSet *rows, size_t column):
         """The offsets and the bytes of a column of texts."""

@@ -42,7 +42,7 @@ def test_the_commands_are_those_of_the_readme():
         "run", "check-config", "hash-password", "submit", "cancel", "watch events", "watch book",
         "watch trades", "book",
         "session roll", "replay lobster", "replay commands", "journal dump", "journal verify",
-        "journal stats", "journal repair"}
+        "journal stats", "journal repair", "export"}
 
 
 @pytest.mark.parametrize(("words", "command"), EVERY, ids=lambda value: "")

@@ -128,6 +128,21 @@ def test_sums_are_exact_beyond_64_bits(quantity_lots, price_units):
     assert read_table(rows, "positions") == expected
 
 
+def test_scaled_numbers_have_38_digits_at_most():
+    rows = new_rows()
+    rows.apply(trade_log(10**18, 1, 0))
+    for factor in (1, 10**19):
+        scaled = rows.scaled("positions", "position_lots", {"BTC": factor})
+        assert [int.from_bytes(scaled[at:at + 16], "little", signed=True) for at in (0, 16)] == [
+            10**18 * factor, -10**18 * factor]
+    rows = new_rows()
+    rows.apply(trade_log(2**63 - 1, 1, 0))
+    with pytest.raises(OverflowError, match="38 digits"):
+        rows.scaled("positions", "position_lots", {"BTC": 2**64 - 1})
+    with pytest.raises(OverflowError):
+        rows.scaled("positions", "position_lots", {"BTC": 2**64})
+
+
 @pytest.mark.parametrize("time_ns", [0, 999, 1_000, 946_684_800_000_000_000 - 1,
                                      1_764_000_000_123_456_789, 2**62])
 def test_times_are_cut_to_microseconds(time_ns):

@@ -207,3 +207,26 @@ def test_orders_are_those_that_http_shows(seed):
 def chains_done(seed: int) -> dict[int, int]:
     return {event["order_id"]: event["chain_done_lots"] for batch in random_log(seed)
             for event in batch.dicts() if event["kind"] == "replaced"}
+
+
+def test_slices_and_scaled_numbers():
+    rows = new_rows()
+    for batch in random_log(3):
+        rows.apply(batch)
+    whole = rows.rows("order_events")
+    place, symbol = COLUMNS["order_events"].index("price_units"), 3
+    assert COLUMNS["order_events"][symbol] == "symbol"
+    for start, stop in ((0, 5), (7, 8), (9, 500), (len(whole) - 1, None), (10**6, None),
+                        (5, 2)):
+        part = whole[start:stop]
+        found = {name: column(*arrays, len(part)) for name, arrays in
+                 rows.arrays("order_events", start, stop).items()}
+        assert list(zip(*found.values(), strict=True)) == part
+        factors = {"INSTR1": 10**19, "INSTR2": 3}
+        scaled = rows.scaled("order_events", "price_units", factors, start, stop)
+        assert column("int128", None, scaled, len(part)) == [
+            (row[place] or 0) * factors.get(row[symbol], 0) for row in part]
+    with pytest.raises(KeyError):
+        rows.scaled("order_events", "kind", {})
+    with pytest.raises(KeyError):
+        rows.scaled("order_events", "price", {})
