@@ -22,10 +22,12 @@ from engine.errors import StoreError
 from engine.stores import postgres_schema
 from engine.stores.postgres_days import Days, time_of
 from engine.stores.postgres_link import WRITER_PLANS, Link
-from engine.stores.postgres_reader import Answer, PostgresReader, Row, Snapshot, read_position
+from engine.stores.postgres_reader import Answer, PostgresReader, read_position
 from engine.stores.postgres_rows import STAGING, write_rows
 from engine.stores.store import (
     Position,
+    Row,
+    Snapshot,
     StoreDown,
     StoreMoved,
     StoreRefused,
@@ -45,6 +47,7 @@ class PostgresStore:
     `fetch`, `query` and `snapshot` read beside it."""
 
     name = "postgres"
+    mark = "$1"
 
     def __init__(self, config: PostgresConfig) -> None:
         self.batch_interval_ms = config.batch_interval_ms

@@ -14,10 +14,9 @@ from engine.config import PostgresConfig
 from engine.errors import StoreError
 from engine.stores.postgres_link import PATIENCE_S, Link, of_question
 from engine.stores.postgres_schema import PARTITIONED, partitions
-from engine.stores.store import Position, QueryRefused
+from engine.stores.store import Position, QueryRefused, Row, Snapshot
 
 Result = TypeVar("Result")
-Row = tuple[Any, ...]
 
 STATEMENT_MAX_BYTES = 100_000
 ANSWER_MAX_BYTES = 64 * 2**20
@@ -30,16 +29,6 @@ class Answer(NamedTuple):
     columns: list[str]
     rows: list[Row]
     truncated: bool
-
-
-class Snapshot(NamedTuple):
-    """One moment of all tables, for as long as it is open: what is written meanwhile isn't seen."""
-
-    position: Position | None
-    # Partitions of before may be gone: the seq and the time from which on all is kept.
-    kept_from_seq: int
-    kept_from_ns: int
-    fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]]
 
 
 class PostgresReader:
@@ -105,7 +94,11 @@ class PostgresReader:
                     return [tuple(row) for row in await connection.fetch(sql, *parameters)]
                 except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                     raise self._link.meaning(error) from error
-            yield Snapshot(position, *kept, fetch)
+
+            async def check() -> list[str]:
+                # The server looks after its own files.
+                return []
+            yield Snapshot(position, *kept, fetch, check)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise self._link.meaning(error) from error
         finally:

@@ -14,9 +14,11 @@ from engine.clock import NS_PER_DAY
 from engine.config import SqliteConfig
 from engine.journal.past import MemoryPast
 from engine.stores import verify as verifying
+from engine.stores.postgres import PostgresStore
 from engine.stores.sqlite import SqliteStore
 from engine.stores.store import Position, StoreStopped, Work
 from engine.stores.verify import Report, verify
+from tests.stores.postgres_flow import SmallFollower, at, config_of, days_log
 from tests.stores.test_sqlite_store import (
     LOG,
     START,
@@ -25,6 +27,7 @@ from tests.stores.test_sqlite_store import (
     work_of,
     write_in_parts,
 )
+from tests.support.postgres import ScratchDatabase
 
 END = START._replace(seq=end_of(LOG))
 
@@ -194,3 +197,28 @@ async def test_a_log_without_its_beginning_still_proves_the_rest(store: SqliteSt
     change(store, "UPDATE trades SET quantity_lots = 1 + quantity_lots WHERE match_number IN "
            "(SELECT max(match_number) FROM trades)")
     assert (await check(store, rest)).different == 1
+
+
+async def test_postgresql_is_compared_in_the_same_way(postgres_database: ScratchDatabase,
+                                                      tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "PAGE_ROWS", 17)
+    log = days_log()
+    store = PostgresStore(config_of(postgres_database))
+    await SmallFollower(store, log, seed=1).run()
+    past, end = MemoryPast(lambda: log), at(end_of(log))
+    report = await verify(store, past, end, tmp_path)
+    assert (report.exit_code, report.differences) == (0, [])
+    assert len(report.rows) == 7
+    assert report.rows["order_events"] == end.seq
+    postgres_database.sql(
+        "update orders set post_only = not post_only where order_id = "
+        "(select max(order_id) from orders)",
+        "update positions set sold_value = sold_value + 1 where ctid = "
+        "(select ctid from positions limit 1)",
+        "delete from candles where (symbol, open_time_ns) in "
+        "(select symbol, min(open_time_ns) from candles where interval_s = 60 "
+        "group by symbol limit 1) and interval_s = 60")
+    report = await verify(store, past, end, tmp_path)
+    assert report.different == 3, report.differences
+    await store.close()
