@@ -50,6 +50,7 @@ from engine.queues import BatchQueue, TwoLaneQueue
 from engine.reports.stage import Reports
 from engine.spare import SparePool
 from engine.stores.history import SqlHistory
+from engine.stores.hub import Stores
 from engine.trading.stage import Trading
 from engine.trading.timers import roll_command, roll_daily, roll_missed
 from engine.vitals import Vitals
@@ -71,13 +72,7 @@ class App:
         self.vitals = Vitals(self.metrics)
         spare, acks = SparePool(), Acks(self.metrics)
 
-        # What is known of names: wire symbols to instruments, accounts to their streams.
-        symbols, names = SymbolTable(), WireNames()
-        for instrument in settings.instruments:
-            symbols.add(instrument.wire_symbol, instrument.id)
-            names.define(instrument.id, instrument.wire_symbol)
-        for instrument_id, known in self.matcher.instruments().items():
-            names.define(instrument_id, known["wire_symbol"])
+        symbols, names = self._names()
         self.streams = Streams(names)
         for account_id, next_number in recovered.streams.items():
             self.streams.open_account(account_id, next_number)
@@ -108,6 +103,10 @@ class App:
         self.seen: BatchQueue[EventBatch] = BatchQueue("market", config.queues.market_units)
         self.market = Market(self.seen, self.matcher, settings.instruments, config, journal)
 
+        # 4c. Stores: the same events go into Redis, PostgreSQL and SQLite, each at its own pace.
+        self.stores = Stores(config, journal if isinstance(journal, Journal) else None,
+                             self.market, self.metrics)
+
         # 5. The gateway: who calls over HTTP, and what is answered. Its server comes last.
         self.auth = Auth(config.api, settings.accounts,
                          KeyFile(config.data_dir, config.api.master_secret_file))
@@ -132,6 +131,16 @@ class App:
         self.control = ControlServer(config.data_dir, {"status": self._status,
                                                        "roll": self._roll,
                                                        "keys": self._keys})
+
+    def _names(self) -> tuple[SymbolTable, WireNames]:
+        """What is known of names: wire symbols to instruments, and back for streams."""
+        symbols, names = SymbolTable(), WireNames()
+        for instrument in self.settings.instruments:
+            symbols.add(instrument.wire_symbol, instrument.id)
+            names.define(instrument.id, instrument.wire_symbol)
+        for instrument_id, known in self.matcher.instruments().items():
+            names.define(instrument_id, known["wire_symbol"])
+        return symbols, names
 
     def _add_routes(self) -> None:
         """Everything that the gateway answers; the OpenAPI document is made from the same."""
@@ -181,7 +190,7 @@ class App:
 
     def _store(self, name: str) -> Any:
         """A SQL store that is connected now; None for none."""
-        return None
+        return self.stores.get(name)
 
     def _remote_cache(self) -> Remote:
         """Answers that are kept in Redis."""
@@ -251,7 +260,8 @@ class App:
         """Run every stage; a stage ends when its queue is closed and empty."""
         stages = {
             "trading": self.trading.run(),
-            "journal": self.journal.run(self.events, [self.committed, self.seen]),
+            "journal": self.journal.run(self.events, [self.committed, self.seen,
+                                                      *self.stores.sinks]),
             "reports": self.reports.run(),
             "market": self.market.run(),
         }

@@ -92,6 +92,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         await _unless_failed([*stages, *timers], app.listen_http())
         # After it: a client that comes back at once logs in with what the gateway reads first.
         await app.listen_feed()
+        app.stores.start()
         gc.collect()
         # What start-up made lives as long as the process: no collection need look at it again.
         gc.freeze()
@@ -113,6 +114,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         app.control.close()
         app.door.stop_reading()
         app.stop_order_queue()
+        await app.stores.close()
         await app.close_feed()
         await app.close_http()
         await _cancel([*timers, *stages])
@@ -151,6 +153,7 @@ async def _drain(app: App, stages: Tasks) -> None:
             raise StageError(f"{stage.get_name()} did not drain within {DRAIN_S:.0f} s") from None
     app.feed.finish()
     await app.finish_order_queue()
+    await app.stores.drain()
 
 
 async def _unless_failed(tasks: Tasks, work: Coroutine[Any, Any, Any]) -> None:

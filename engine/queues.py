@@ -10,15 +10,32 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sized
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from engine import clock
 
 Batch = TypeVar("Batch", bound=Sized)
+Given = TypeVar("Given", contravariant=True)
 
 
 class QueueClosed(Exception):
     """Something was put on a queue after `close`: a mistake of the caller."""
+
+
+class Sink(Protocol[Given]):
+    """What a stage puts its batches on: a queue, as its producer sees it."""
+
+    def full(self) -> bool:
+        """Whether a producer has to wait."""
+
+    def put_nowait(self, item: Given, /) -> None:
+        """Add a batch; not when full."""
+
+    async def put(self, item: Given, /) -> None:
+        """Add a batch, first waiting for room."""
+
+    def close(self) -> None:
+        """No more batches."""
 
 
 class BatchQueue(asyncio.Queue[Batch]):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,7 +29,7 @@ from engine.journal.commit import Group, LogWriter
 from engine.journal.identity import session_id
 from engine.journal.memory import MemoryLog
 from engine.journal.past import FilePast
-from engine.journal.reader import read_header
+from engine.journal.reader import cursor_before, read_header
 from engine.journal.recovery import State, recover, write_index
 from engine.journal.segment import (
     FOLDER,
@@ -45,7 +45,7 @@ from engine.journal.snapshotter import Snapshotter
 from engine.journal.storage import FileStorage, Storage
 from engine.journal.streams import StreamReader
 from engine.metrics import SIZES, Histogram, Metrics
-from engine.queues import BatchQueue
+from engine.queues import BatchQueue, Sink
 
 if TYPE_CHECKING:
     from cython_core.matcher import Matcher
@@ -159,9 +159,12 @@ class Journal:
         self._learner = Streams(self._names)
         self._streams = StreamReader(storage, self.index, self.log_id, self._names, self._end_of,
                                      self._note)
-        self.past = FilePast(storage, self.index, self.log_id, load_matcher)
+        self.past = self.new_past()
         self.snapshots = Snapshotter(storage, state.log_id, 1 + self._config.snapshots_kept,
                                       state.snapshot_seq, self._note, self._snapshot_written)
+        # Who needs old events, and from which seq on; segments that are kept for them alone.
+        self._holds: dict[str, int] = {}
+        self.held_segments = 0
         self._running = False
         self._placing = False
         self._abandoned = False
@@ -247,7 +250,7 @@ class Journal:
     # -- the stage ---------------------------------------------------------------------------
 
     async def run(self, source: BatchQueue[EventBatch],
-                  sinks: list[BatchQueue[EventBatch]]) -> None:
+                  sinks: Sequence[Sink[EventBatch]]) -> None:
         """Commit what comes from `source` and put it on every sink, in order.
 
         Ends, and closes the sinks, when the source is closed and empty. Raises DiskError when a
@@ -280,7 +283,7 @@ class Journal:
             self._running = False
 
     async def _commit_all(self, source: BatchQueue[EventBatch],
-                          sinks: list[BatchQueue[EventBatch]]) -> None:
+                          sinks: Sequence[Sink[EventBatch]]) -> None:
         limit_units = self._config.group_max_bytes // UNIT_BYTES
         done: Group | None = None
         started_ns = 0
@@ -338,7 +341,7 @@ class Journal:
         if self._sync:
             self._log.synced_seq = self.committed_seq
 
-    async def _hand_on(self, group: Group, sinks: list[BatchQueue[EventBatch]]) -> None:
+    async def _hand_on(self, group: Group, sinks: Sequence[Sink[EventBatch]]) -> None:
         self._count(group)
         if self.snapshots.written_seq:
             self._snapshot_written()
@@ -480,10 +483,30 @@ class Journal:
         """Remove the segments that journal.retain_segments lets go and no snapshot needs."""
         if not self._config.retain_segments:
             return
-        first = min(self.counted.segment - self._config.retain_segments + 1,
-                    await asyncio.to_thread(oldest_segment_needed, self._storage))
+        free = min(self.counted.segment - self._config.retain_segments + 1,
+                   await asyncio.to_thread(oldest_segment_needed, self._storage))
+        first = min(free, await asyncio.to_thread(self._oldest_held))
+        self.held_segments = free - first
         if await asyncio.to_thread(remove_segments, self._storage, first):
             self.index.forget_before(first)
+
+    def hold(self, name: str, seq: int) -> None:
+        """Keep the segments with the events from `seq` on, whatever retain_segments says, for
+        `name`; 0 keeps all. A later call takes the place of the one before."""
+        self._holds[name] = seq
+
+    def _oldest_held(self) -> int:
+        """The oldest segment that somebody holds; beyond all when nobody does."""
+        seqs = list(self._holds.values())
+        if not seqs:
+            return self.counted.segment + 1
+        numbers = segment_numbers(self._storage)
+        cursor = cursor_before(self._storage, max(1, min(seqs)))
+        return cursor.segment if cursor is not None else min(numbers, default=0)
+
+    def new_past(self) -> FilePast:
+        """The log as a past of its own, for one more thread."""
+        return FilePast(self._storage, self.index, self.log_id, load_matcher)
 
     def keep_beside(self, maker: beside.Maker) -> None:
         """Have what `maker` makes kept beside every snapshot from now on."""

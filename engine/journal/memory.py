@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cython_core.event import EventBatch
@@ -19,7 +19,7 @@ from engine.journal.identity import session_id
 from engine.journal.index import ReplayUnavailable
 from engine.journal.past import MemoryPast
 from engine.journal.segment import UNIT_BYTES
-from engine.queues import BatchQueue
+from engine.queues import BatchQueue, Sink
 
 if TYPE_CHECKING:
     from cython_core.matcher import Matcher
@@ -72,7 +72,7 @@ class MemoryLog:
         return session_id(self.log_id, generation)
 
     async def run(self, source: BatchQueue[EventBatch],
-                  sinks: list[BatchQueue[EventBatch]]) -> None:
+                  sinks: Sequence[Sink[EventBatch]]) -> None:
         """Hand every batch on, in the turn of the loop in which it comes; ends, and closes the
         sinks, when the source is closed."""
         def take(batches: list[EventBatch]) -> None:

@@ -6,7 +6,7 @@ nothing about when: that is the follower's (batches, retries, the breaker, catch
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -28,7 +28,9 @@ class Position(NamedTuple):
 class Work(NamedTuple):
     """Events for one transaction: whole commands, without a hole, behind `before` up to `after`.
 
-    `live`: the newest there are; False while a store catches up."""
+    `live`: the newest there are; False while a store catches up. Without batches `before` is
+    `after`: nothing happened but that the store is due. An empty store takes any `before`: seq 0,
+    or a later one where the log's beginning is not kept any more."""
 
     batches: list[EventBatch]
     before: Position
@@ -90,8 +92,15 @@ class Store(Protocol):
         """When (monotonic) the store wants `write` to be called although no event comes, with
         empty work; 0 for never."""
 
+    async def reset(self) -> None:
+        """Empty every table and forget the position, in one transaction; whatever was in it, also
+        without `open`, which may have failed. Raises StoreDown, StoreStopped."""
+
+    def facts(self) -> Mapping[str, object]:
+        """What the line in the log and `/health` tell beside what is common to all stores."""
+
     async def close(self) -> None:
-        """Close the connections. Never raises."""
+        """Close the connections, within a second or two; `open` may follow. Never raises."""
 
 
 Row = tuple[Any, ...]

@@ -1,0 +1,196 @@
+"""All stores of one venue: makes those that are on, feeds them, tells how they are.
+
+A store's class is imported when it is used: a venue without Redis never loads a client of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from cython_core.event import EventBatch
+from engine import clock, log
+from engine.config import Config
+from engine.market.stage import Market
+from engine.metrics import Metrics
+from engine.queues import Sink
+from engine.stores.follower import Follower, Log
+from engine.stores.meters import Meters
+from engine.stores.store import Store, StoreStopped
+from engine.stores.tail import Tail
+
+# How often is looked whether the venue trades.
+LOOK_S = 0.25
+# A store that does not end in this time is left behind.
+CLOSE_S = 2.0
+# A disk is nearly full when less than so many segments, or this part of it, is free.
+SEGMENTS_ROOM = 16
+
+CLASSES = {"sqlite": ("engine.stores.sqlite", "SqliteStore"),
+           "postgres": ("engine.stores.postgres", "PostgresStore"),
+           "redis": ("engine.stores.redis_store", "RedisStore")}
+
+
+class StoreLog(Log, Protocol):
+    """The journal, as far as all stores together need it."""
+
+    held_segments: int
+
+
+def enabled(config: Config) -> list[str]:
+    """The names of the stores that are on."""
+    on = {"sqlite": config.sqlite.enabled, "postgres": bool(config.postgres.url),
+          "redis": bool(config.redis.url)}
+    return [name for name, wanted in on.items() if wanted]
+
+
+def make_store(name: str, config: Config, market: Market | None) -> Store:
+    """The store of this name. Only Redis needs the market, for books. May take a moment, and
+    may run in a thread. Raises StoreStopped when its client is not installed."""
+    module, kind = CLASSES[name]
+    try:
+        maker = getattr(importlib.import_module(module), kind)
+    except ImportError as error:
+        raise StoreStopped(f"its client can't be loaded: {error}",
+                           "install matchd with all its dependencies") from error
+    store: Store
+    if name == "sqlite":
+        store = maker(config.sqlite, config.data_dir)
+    elif name == "postgres":
+        store = maker(config.postgres)
+    else:
+        store = maker(config.redis, market)
+    return store
+
+
+class Stores:
+    """The stores of a venue. Without a journal, or with none switched on, there is nothing here.
+    """
+
+    def __init__(self, config: Config, journal: StoreLog | None, market: Market,
+                 metrics: Metrics) -> None:
+        self._config = config.stores
+        self._segment_bytes = config.journal.segment_bytes
+        self._journal = journal
+        self.tail: Tail | None = None
+        self.followers: dict[str, Follower] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._trading = False
+        self._seen_seq = 0
+        self._log = log.get("stores")
+        names = enabled(config)
+        if journal is None:
+            if names:
+                self._log.info("no stores: journal.sync is off", stores=names)
+            return
+        if names:
+            self.tail = Tail(config.queues.stores_units, journal.committed_seq)
+        for name in names:
+            self._add(name, config, journal, market, metrics)
+
+    def _add(self, name: str, config: Config, journal: StoreLog, market: Market,
+             metrics: Metrics) -> None:
+        def make() -> Store:
+            return make_store(name, config, market)
+
+        self.followers[name] = self.follow(name, make, journal, metrics)
+
+    def follow(self, name: str, make: Callable[[], Store], journal: Log,
+               metrics: Metrics) -> Follower:
+        """A follower over the common tail."""
+        tail = self.tail
+        if tail is None:
+            raise StoreStopped("there is no tail to follow")
+        follower = Follower(name, make, journal, tail, self._config, Meters(name, metrics),
+                            lambda: self._trading)
+        gauge, labels = metrics.gauge, {"store": name}
+        gauge("store_connected", "stores", "whether a store takes what comes (1) or not (0)",
+              lambda: int(follower.connected), labels)
+        gauge("store_seq", "events", "seq of the newest event in a store",
+              lambda: follower.position.seq, labels)
+        gauge("store_lag_events", "events", "durable events that a store has not",
+              lambda: follower.lag_events, labels)
+        gauge("store_lag", "ns", "how long ago a store had every durable event; 0 when it has",
+              lambda: follower.lag_ms * clock.NS_PER_MS, labels)
+        gauge("store_batch_size", "events",
+              "a write of a store begins before its interval is over when so many events wait",
+              lambda: follower.pace.size, labels)
+        gauge("store_breaker", "states",
+              "the breaker of a store: 0 closed, 1 half-open (one try), 2 open (left alone)",
+              lambda: int(follower.breaker.state), labels)
+        metrics.counter("store_overflows", "overflows", "how often a store was so far behind "
+                        "that it had to read the journal",
+                        lambda: follower.supply.reader.overflows, labels)
+        return follower
+
+    @property
+    def sinks(self) -> Sequence[Sink[EventBatch]]:
+        """What the journal has to put committed batches on."""
+        return [] if self.tail is None else [self.tail]
+
+    def get(self, name: str) -> Store | None:
+        """A store that is connected now, to be asked."""
+        follower = self.followers.get(name)
+        return follower.store if follower is not None and follower.connected else None
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """How each of them is, by name."""
+        return {name: follower.row() for name, follower in self.followers.items()}
+
+    # -- the life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and follow, beside everything else."""
+        for name, follower in self.followers.items():
+            self._tasks[name] = asyncio.create_task(follower.run(), name=f"store {name}")
+        if self.followers:
+            self._keeper = asyncio.create_task(self._keep(), name="stores")
+
+    def look_again(self, name: str) -> bool:
+        """Have the position read again, also by a stopped store; whether there is such a one."""
+        follower = self.followers.get(name)
+        if follower is not None:
+            follower.look_again()
+        return follower is not None
+
+    async def drain(self) -> None:
+        """The journal has ended: let stores that can write what waits, within stores.drain_ms."""
+        for name, follower in self.followers.items():
+            follower.drain()
+            if not follower.connected and name in self._tasks:
+                self._tasks[name].cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=self._config.drain_ms / 1000)
+        for name, follower in self.followers.items():
+            if follower.lag_events:
+                self._log.warning("store is behind and will catch up at the next start",
+                                  store=name, lag_events=follower.lag_events)
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything, in bounded time."""
+        tasks = [task for task in (*self._tasks.values(), self._keeper) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_S)
+        self._tasks, self._keeper = {}, None
+        for follower in self.followers.values():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(follower.close(), CLOSE_S)
+
+    async def _keep(self) -> None:
+        """See whether the venue trades, and write the lines of the log."""
+        said_ns = clock.monotonic_ns()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            seq = self.tail.last_seq if self.tail is not None else 0
+            self._trading, self._seen_seq = seq != self._seen_seq, seq
+            if clock.monotonic_ns() - said_ns >= self._config.report_interval_s * clock.NS_PER_S:
+                said_ns = clock.monotonic_ns()
+                for follower in self.followers.values():
+                    follower.meters.say(follower.lag_events, follower.lag_ms, follower.facts())
