@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -29,11 +28,6 @@ CLOSE_S = 2.0
 # A disk is nearly full when less than so many segments, or this part of it, is free.
 SEGMENTS_ROOM = 16
 
-CLASSES = {"sqlite": ("engine.stores.sqlite", "SqliteStore"),
-           "postgres": ("engine.stores.postgres", "PostgresStore"),
-           "redis": ("engine.stores.redis_store", "RedisStore")}
-
-
 class StoreLog(Log, Protocol):
     """The journal, as far as all stores together need it."""
 
@@ -50,20 +44,18 @@ def enabled(config: Config) -> list[str]:
 def make_store(name: str, config: Config, market: Market | None) -> Store:
     """The store of this name. Only Redis needs the market, for books. May take a moment, and
     may run in a thread. Raises StoreStopped when its client is not installed."""
-    module, kind = CLASSES[name]
     try:
-        maker = getattr(importlib.import_module(module), kind)
+        if name == "sqlite":
+            from engine.stores.sqlite import SqliteStore
+            return SqliteStore(config.sqlite, config.data_dir)
+        if name == "postgres":
+            from engine.stores.postgres import PostgresStore
+            return PostgresStore(config.postgres)
+        from engine.stores.redis_store import RedisStore
+        return RedisStore(config.redis, market)
     except ImportError as error:
         raise StoreStopped(f"its client can't be loaded: {error}",
                            "install matchd with all its dependencies") from error
-    store: Store
-    if name == "sqlite":
-        store = maker(config.sqlite, config.data_dir)
-    elif name == "postgres":
-        store = maker(config.postgres)
-    else:
-        store = maker(config.redis, market)
-    return store
 
 
 class Stores:
