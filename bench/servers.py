@@ -29,6 +29,8 @@ WORK_DIR = ROOT / "build" / "bench"
 START_SECONDS = 60
 STOP_SECONDS = 60
 PASSWORD = "BENCH"
+# An account beside the numbered ones, for what only administrators may ask.
+ADMIN = "ADMIN"
 # Whether servers, ours and the anchors, are kept off the load generator's core.
 PINNED = True
 
@@ -167,10 +169,13 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
             yield server
 
 
-def make_key(server: Server) -> dict[str, str]:
-    """An API key of the first account of a running daemon: its `key`, `secret` and `token`."""
+def make_key(server: Server, account: str = "") -> dict[str, str]:
+    """An API key of an account of a running daemon, of the first one without a name: its `key`,
+    `secret` and `token`."""
+    name = account or account_names(1)[0]
     done = subprocess.run(
-        [sys.executable, "-m", "engine", "key", "make", account_names(1)[0], "--json", "--config",
+        [sys.executable, "-m", "engine", "key", "make", name, "--json", "--role",
+         "admin" if name == ADMIN else "trader", "--config",
          str(server.directory / "matchd.toml"), "--data-dir", str(server.directory / "data")],
         cwd=ROOT, text=True, capture_output=True, check=True)
     made: dict[str, str] = json.loads(done.stdout)
@@ -222,7 +227,9 @@ def write_config(directory: Path, config: dict[str, dict[str, Any]], accounts: i
     (directory / "matchd.toml").write_text("\n".join(sections))
     (directory / "accounts.toml").write_text("\n".join(
         f'[[account]]\nid = {index + 1}\nusername = "{name}"\npassword_hash = "{hashed}"\n'
-        for index, name in enumerate(account_names(accounts))))
+        for index, name in enumerate(account_names(accounts)))
+        + f'[[account]]\nid = {accounts + 1}\nusername = "{ADMIN}"\nrole = "admin"\n'
+        f'password_hash = "{hashed}"\n')
     (directory / "instruments.toml").write_text("\n".join(
         f'[[instrument]]\nid = {index + 1}\nsymbol = "{symbol}"\nprice_decimals = 2\n'
         'tick = "0.01"\nquantity_decimals = 0\nlot = "1"\n'
