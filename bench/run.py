@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import rows_core, rows_feed, rows_history, rows_http, rows_scale, rows_tcp, servers
+from bench import (
+    rows_core,
+    rows_feed,
+    rows_history,
+    rows_http,
+    rows_scale,
+    rows_sqlite,
+    rows_tcp,
+    servers,
+)
 from bench.conditions import conditions, warnings
 from bench.measure import FULL, QUICK, TINY, Pace, Row
 from cython_core.build import BUILD_MODE
@@ -35,6 +44,7 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "http-orders": rows_http.orders,
     "http-health": rows_http.health,
     "history": rows_history.history,
+    "sqlite": rows_sqlite.store,
 }
 
 

@@ -149,14 +149,17 @@ def redis_server(*, durable: bool) -> Iterator[Server]:
 @contextlib.contextmanager
 def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
            settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Server]:
-    """The daemon with a generated configuration; `settings` adds keys to its sections."""
+    """The daemon with a generated configuration, without stores; `settings` adds keys to its
+    sections."""
     port, feed_port, api_port = free_port(), free_port(), free_port()
     with work_directory() as directory:
         config: dict[str, dict[str, Any]] = {
             "venue": {"data_dir": str(directory / "data")},
             "order_entry": {"tcp_port": port, "connections_max": accounts + 100},
             "feed": {"port": feed_port}, "api": {"port": api_port},
-            "journal": {"sync": sync}, "log": {"level": "info"}}
+            "journal": {"sync": sync}, "log": {"level": "info"},
+            # Stores have rows of their own.
+            "sqlite": {"enabled": False}}
         for section, keys in (settings or {}).items():
             config.setdefault(section, {}).update(keys)
         write_config(directory, config, accounts, instruments)

@@ -154,14 +154,16 @@ def known_rows(connection: sqlite3.Connection, applied_seq: int) -> Rows:
 def write_rows(connection: sqlite3.Connection, rows: Rows) -> int:
     """Write all rows within the transaction that is open; returns how many. Raises
     sqlite3.Error, OverflowError."""
-    return sum(_write(connection, rows, table) for table in STATEMENTS)
+    return sum(write_table(connection, rows, table) for table in STATEMENTS)
 
 
-def _write(connection: sqlite3.Connection, rows: Rows, table: str) -> int:
-    count = rows.count(table)
-    for start, stop, sql in _slices(STATEMENTS[table], count):
-        connection.execute(sql, _values(rows, table, start, stop))
-    return count
+def write_table(connection: sqlite3.Connection, rows: Rows, table: str, start: int = 0,
+                stop: int | None = None) -> int:
+    """The same for rows start..stop of one table."""
+    end = min(rows.count(table), rows.count(table) if stop is None else stop)
+    for first, behind, sql in _slices(STATEMENTS[table], start, end):
+        connection.execute(sql, _values(rows, table, first, behind))
+    return max(0, end - start)
 
 
 def _values(rows: Rows, table: str, start: int, stop: int) -> list[Any]:
@@ -175,11 +177,11 @@ def _values(rows: Rows, table: str, start: int, stop: int) -> list[Any]:
     return values
 
 
-def _slices(statement: Statement, count: int) -> Iterator[tuple[int, int, str]]:
-    """First and last row of each statement, and the statement."""
-    start, size = 0, 1 << max(0, (VALUES_MAX // statement.columns).bit_length() - 1)
-    while start < count:
-        while size > count - start:
+def _slices(statement: Statement, start: int, stop: int) -> Iterator[tuple[int, int, str]]:
+    """Where the rows of each statement begin and end, and the statement."""
+    size = 1 << max(0, (VALUES_MAX // statement.columns).bit_length() - 1)
+    while start < stop:
+        while size > stop - start:
             size //= 2
         yield start, start + size, _text(statement, size)
         start += size
