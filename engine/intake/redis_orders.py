@@ -112,15 +112,20 @@ class Lane:
         # What is under way, by the orders that it names; and the newest change of any.
         self._named: dict[str, asyncio.Task[None]] = {}
         self._change: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def add(self, taken: Taken) -> None:
         """The next entry."""
+        if self._stopped:
+            return
         self._waiting.append(taken)
         if self._runner is None or self._runner.done():
             self._runner = asyncio.get_running_loop().create_task(self._run(), name="lane")
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more: what was taken behind an entry that is left undone must not be done
+        before it."""
+        self._stopped = True
         self._waiting.clear()
         if self._runner is not None:
             self._runner.cancel()
@@ -227,6 +232,10 @@ class RedisOrders:
                 except TROUBLES as error:
                     if self.connected:
                         wait_ms = self._stores.retry_min_ms
+                    self._lost(error)
+                except Exception as error:
+                    # A mistake of ours, or of the client's: trading does not stop for it.
+                    self._log.exception("the order queue failed", key="order queue")
                     self._lost(error)
                 await asyncio.sleep(wait_ms / 1_000 * random.uniform(0.5, 1.0))
                 wait_ms = min(2 * wait_ms, self._stores.retry_max_ms)
@@ -360,7 +369,7 @@ class RedisOrders:
         while not self._stopping:
             await self._has_room()
             entries = await queue.take()
-            if entries:
+            if entries and not self._stopping:
                 self._metrics.entries.add(len(entries))
                 self._metrics.reads.observe(len(entries))
                 after_seq = self._door.position()[1]
@@ -408,6 +417,8 @@ class RedisOrders:
         return task
 
     async def _do(self, taken: Taken) -> None:
+        if self._stopping:
+            return
         status, body, again = await self._door.do(taken.planned, taken.done_seq)
         if status >= 500 and self._stopping:
             # Not done, or not known to be: it stays in Redis until the venue is back.

@@ -154,15 +154,13 @@ class StreamQueue:
 
     async def taken_over(self) -> list[bytes]:
         """What the group handed over long ago."""
-        redis: Any = self._redis
         found: list[bytes] = []
         start = b"0-0"
         while True:
-            answer = await redis.execute_command(
-                "XAUTOCLAIM", self._names.queue, self._group, self._consumer, ABANDONED_MS,
-                start, "COUNT", READ_MAX, "JUSTID")
+            answer: Any = await self._redis.xautoclaim(
+                self._names.queue, self._group, self._consumer, ABANDONED_MS, start, READ_MAX)
             start = answer[0]
-            found += answer[1]
+            found += [key for key, _ in answer[1]]
             if start == b"0-0":
                 return found
 
