@@ -32,7 +32,7 @@ from engine.api.reads import ReadRoutes
 from engine.api.route import ApiError, Headers, Identity
 from engine.api.terms import Instruments
 from engine.api.venue import Clients, VenueRoutes
-from engine.api.watch import Watch
+from engine.api.watch import QueueView, Watch
 from engine.config import Settings, is_loopback
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
@@ -128,9 +128,9 @@ class App:
 
         # Beside the path: what can be read off, and what the command line asks of a running venue.
         self._make_gauges()
-        self.control = ControlServer(config.data_dir, {"status": self._status,
-                                                       "roll": self._roll,
-                                                       "keys": self._keys})
+        self.control = ControlServer(config.data_dir, {
+            "status": self._status, "roll": self._roll, "keys": self._keys,
+            "stores": self._stores, "store": self._look_again})
 
     def _names(self) -> tuple[SymbolTable, WireNames]:
         """What is known of names: wire symbols to instruments, and back for streams."""
@@ -202,9 +202,12 @@ class App:
     def _watch(self) -> Watch:
         """What the operator's routes look at."""
         queues = (self.commands, self.events, self.committed, self.seen)
-        return Watch(self.settings.config, self.metrics, self.matcher, self.journal, self.door,
-                     self.registry.live_count, queues,
-                     lambda: self.door.listening and not self.commands.closed)
+        watch = Watch(self.settings.config, self.metrics, self.matcher, self.journal, self.door,
+                      self.registry.live_count, queues,
+                      lambda: self.door.listening and not self.commands.closed)
+        watch.stores = self.stores
+        self.stores.free_bytes = lambda: watch.disk_free_bytes
+        return watch
 
     def _clients(self) -> Clients:
         return Clients(len(self.feed.connected), self.registry.live_count(),
@@ -216,6 +219,8 @@ class App:
         self._gauge_queue(self.events)
         self._gauge_queue(self.committed)
         self._gauge_queue(self.seen)
+        if self.stores.tail is not None:
+            self._gauge_queue(self.stores.tail)
         gauge("sessions", "sessions", "live sessions", self.registry.live_count)
         gauge("connections", "connections", "open connections, logged in or not",
               lambda: self.door.connection_count)
@@ -243,7 +248,7 @@ class App:
         if isinstance(self.journal, Journal):
             self.journal.publish(self.metrics)
 
-    def _gauge_queue(self, queue: BatchQueue[Any]) -> None:
+    def _gauge_queue(self, queue: QueueView) -> None:
         gauge, labels = self.metrics.gauge, {"queue": queue.name}
         gauge("queue_units", "units", "64-byte units that wait in a queue",
               lambda: queue.weight_units, labels)
@@ -389,6 +394,13 @@ class App:
         self.commands.put_inside(roll_command(Source.ADMIN))
         generation = await rolled
         return {"generation": generation, "session": self.registry.session_id}
+
+    async def _stores(self, request: Mapping[str, Any]) -> Answer:
+        return {"seq": self.journal.committed_seq, "stores": self.stores.rows()}
+
+    async def _look_again(self, request: Mapping[str, Any]) -> Answer:
+        self.stores.look_again(str(request.get("name")), request.get("rebuild") is True)
+        return {}
 
     async def _keys(self, request: Mapping[str, Any]) -> Answer:
         self.auth.reload(force=True)

@@ -95,8 +95,8 @@ class ControlServer:
         except (ValueError, TypeError, KeyError):
             known = ", ".join(sorted(self._operations))
             return {"ok": False, "error": f"expected a JSON object with op one of {known}"}
-        # Commands that follow the log ask for the status again and again.
-        tell = self._log.debug if request["op"] == "status" else self._log.info
+        # Commands that wait for something ask for these again and again.
+        tell = self._log.debug if request["op"] in ("status", "stores") else self._log.info
         tell("control request", op=request["op"])
         try:
             return {"ok": True, **await operation(request)}

@@ -13,7 +13,7 @@ import msgspec
 
 from engine import __version__, clock
 from engine.api.route import Access, ApiError, Call, Handler, Reply, Route, json_reply
-from engine.api.watch import QueueView, Watch
+from engine.api.watch import QueueView, StoresView, Watch
 from engine.metrics import Histogram, Spread
 
 # A report is given out again for so long.
@@ -104,9 +104,17 @@ class LoopHealth(msgspec.Struct, frozen=True):
 
 
 class StoreHealth(msgspec.Struct, frozen=True):
-    """A store behind the venue."""
+    """A store behind the venue. `seq` is its newest event, `lag_events` and `lag_ms` say how many
+    it lacks and for how long, `breaker` whether it is left alone: "closed", "half_open" (one try)
+    or "open". `error` is why it is down."""
 
     state: StoreState
+    seq: int = 0
+    lag_events: int = 0
+    lag_ms: int = 0
+    breaker: str = "closed"
+    failures: int = 0
+    error: str = ""
 
 
 class OrderQueueHealth(msgspec.Struct, frozen=True):
@@ -193,6 +201,8 @@ class HealthDesk:
             found.append(_check("feed", "clients", watch.feed_clients,
                                 watch.config.feed.clients_max, "clients",
                                 "{value:.0f} of {limit:.0f} feed clients are connected"))
+        if watch.stores is not None:
+            found += _store_checks(watch.stores)
         if watch.order_queue is not None:
             found.append(Check("order_queue", "connected", watch.order_queue.connected,
                                int(watch.order_queue.connected), 1, "connections",
@@ -220,7 +230,6 @@ class HealthDesk:
         watch, checks = self._watch, self.checks()
         failed = [check for check in checks if not check.ok]
         bad = {check.part for check in failed}
-        off = StoreHealth("off")
         parts = Parts(
             order_entry=OrderEntryHealth(
                 _state("order_entry", bad), watch.door.connection_count,
@@ -228,8 +237,9 @@ class HealthDesk:
             matcher=self._matcher(bad), journal=self._journal(bad), feed=self._feed(bad),
             api=ApiHealth("ok" if watch.api else "off",
                           watch.api.connection_count if watch.api else 0),
-            loop=self._loop(bad), order_queue=self._order_queue(), redis=off, postgres=off,
-            sqlite=off)
+            loop=self._loop(bad), order_queue=self._order_queue(),
+            redis=self._store("redis"), postgres=self._store("postgres"),
+            sqlite=self._store("sqlite"))
         return Health(
             "degraded" if failed else "healthy", watch.serving(), parts.redis.state,
             parts.postgres.state, parts.sqlite.state, watch.config.venue.name, __version__,
@@ -263,6 +273,16 @@ class HealthDesk:
     def _loop(self, bad: set[str]) -> LoopHealth:
         lag = self._watch.recent.spread("loop_lag")
         return LoopHealth(_state("loop", bad), _ms(lag.quantile(0.99)), _ms(lag.quantile(1.0)))
+
+    def _store(self, name: str) -> StoreHealth:
+        stores = self._watch.stores
+        follower = stores.followers.get(name) if stores is not None else None
+        if follower is None:
+            return StoreHealth("off")
+        row = follower.row()
+        return StoreHealth("connected" if follower.connected else "down", row["seq"],
+                           row["lag_events"], row["lag_ms"], row["breaker"], row["failures"],
+                           row["error"])
 
     def _order_queue(self) -> OrderQueueHealth:
         queue = self._watch.order_queue
@@ -316,6 +336,16 @@ def _queue_check(queue: QueueView) -> Check:
     return _check(parts.get(queue.name, "feed"), f"queue_{queue.name}", queue.weight_units,
                   QUEUE_PART * queue.limit_units, "units",
                   f"{{value:.0f}} of {queue.limit_units} units wait in the queue of {queue.name}")
+
+
+def _store_checks(stores: StoresView) -> list[Check]:
+    found = [Check(name, f"{name}_well", follower.well, int(follower.well), 1, "stores",
+                   f"{name} takes nothing now: {follower.error}")
+             for name, follower in stores.followers.items()]
+    if found:
+        found.append(Check("journal", "held_for_stores", not stores.alarm, int(bool(stores.alarm)),
+                           1, "alarms", stores.alarm))
+    return found
 
 
 def _check(part: str, name: str, value: float, limit: float, unit: str, message: str) -> Check:

@@ -68,6 +68,29 @@ class DoorView(Protocol):
     def connection_count(self) -> int: ...
 
 
+class FollowerView(Protocol):
+    """A store, and how far it is."""
+
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def well(self) -> bool: ...
+    @property
+    def error(self) -> str: ...
+
+    def row(self) -> Mapping[str, Any]:
+        """All that is told about it."""
+
+
+class StoresView(Protocol):
+    """All stores."""
+
+    @property
+    def followers(self) -> Mapping[str, FollowerView]: ...
+    @property
+    def alarm(self) -> str: ...
+
+
 class OrderQueueView(Protocol):
     """Orders from Redis."""
 
@@ -93,6 +116,7 @@ class Watch:
         self.feed: FeedView | None = None
         self.api: DoorView | None = None
         self.order_queue: OrderQueueView | None = None
+        self.stores: StoresView | None = None
         self.recent = Recent(metrics)
         self.started_ns = clock.now_ns()
         self.disk_free_bytes = -1

@@ -24,6 +24,7 @@ COMMANDS = {
     "key": "key",
     "replay": "replay",
     "journal": "journal",
+    "store": "store",
     "export": "export",
 }
 

@@ -83,9 +83,11 @@ class Follower:
         # Why the store is stopped or down, "" while it is well.
         self.error = ""
         self._bell = asyncio.Event()
-        self._draining = self._look_again = False
+        self._draining = self._look_again = self._anew = False
         self._log = log.get("stores")
-        journal.hold(name, 0)
+        # From where on the journal is kept for it.
+        self.holds_seq = 0
+        self._hold(0)
 
     # -- what others see and ask -----------------------------------------------------------------
 
@@ -106,11 +108,15 @@ class Follower:
 
     @property
     def lag_ms(self) -> int:
-        """How long ago it had everything; 0 when it has."""
+        """How long ago it had everything, to about a quarter of a second; 0 when it has."""
         if self.connected and not self.lag_events:
-            self.meters.level_ns = clock.monotonic_ns()
             return 0
         return (clock.monotonic_ns() - self.meters.level_ns) // clock.NS_PER_MS
+
+    def note_level(self) -> None:
+        """Note the time when it has everything."""
+        if self.connected and not self.lag_events:
+            self.meters.level_ns = clock.monotonic_ns()
 
     def facts(self) -> Mapping[str, object]:
         """What the store tells of itself."""
@@ -120,6 +126,11 @@ class Follower:
         """Read the position again: somebody changed the store. A stopped one tries again."""
         self._look_again = True
         self._bell.set()
+
+    def rebuild(self) -> None:
+        """Empty the store and fill it again from the log."""
+        self._anew = True
+        self.look_again()
 
     def drain(self) -> None:
         """Nothing more comes: write what waits and end. Without a connection it ends at once."""
@@ -195,6 +206,10 @@ class Follower:
             await self._listen(left_ns)
         self.breaker.waited()
 
+    def _hold(self, seq: int) -> None:
+        self.holds_seq = seq
+        self._journal.hold(self.name, seq)
+
     async def _until_asked(self) -> None:
         while not (self._draining or self._look_again):
             await self._listen(0)
@@ -220,8 +235,13 @@ class Follower:
             self.pace = Pace(self.store.batch_interval_ms, self.store.max_batch_size)
         self._look_again = False
         store = self.store
+        if self._anew:
+            self._log.warning("store is emptied, to be filled from the log", store=self.name)
+            self._hold(0)
+            await store.reset()
+            self._anew = False
         self.position = await self._open(store)
-        self._journal.hold(self.name, self.position.seq)
+        self._hold(self.position.seq)
         self.supply.start(self.position.seq)
         self.state = "connected"
         if not self.supply.waiting:
@@ -302,7 +322,7 @@ class Follower:
             return
         self.meters.wrote(count(batches), clock.monotonic_ns() - started_ns)
         self.position = after
-        self._journal.hold(self.name, after.seq)
+        self._hold(after.seq)
 
     def _behind(self, batches: list[EventBatch]) -> Position:
         journal = self._journal
@@ -324,8 +344,7 @@ class Follower:
             self._log.info("store is back", store=self.name, seq=self.position.seq)
         self.error = ""
         self.breaker.succeeded()
-        if not self.supply.waiting:
-            self.meters.level_ns = clock.monotonic_ns()
+        self.note_level()
 
     def row(self) -> dict[str, Any]:
         """All that is told about it, in health and status."""
@@ -333,7 +352,8 @@ class Follower:
         return {"state": state, "seq": self.position.seq, "lag_events": self.lag_events,
                 "lag_ms": self.lag_ms,
                 "breaker": self.breaker.state.name.lower(), "failures": self.breaker.failures,
-                "batch_size": self.pace.size, "error": self.error, **self.facts()}
+                "batch_size": self.pace.size, "error": self.error, "rebuilding": self._anew,
+                **self.facts()}
 
 
 def _named(batches: list[EventBatch]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from cython_core.event import EventBatch
 from engine import clock, log
 from engine.config import Config
+from engine.errors import StoreError
 from engine.market.stage import Market
 from engine.metrics import Metrics
 from engine.queues import Sink
@@ -25,7 +26,8 @@ from engine.stores.tail import Tail
 LOOK_S = 0.25
 # A store that does not end in this time is left behind.
 CLOSE_S = 2.0
-# A disk is nearly full when less than so many segments, or this part of it, is free.
+# A store keeps too much of the log when so few segments more have room. The journal itself
+# complains at four.
 SEGMENTS_ROOM = 16
 
 class StoreLog(Log, Protocol):
@@ -71,6 +73,10 @@ class Stores:
         self.followers: dict[str, Follower] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._keeper: asyncio.Task[None] | None = None
+        # Room for the journal, as somebody measures it; -1 when it is not known.
+        self.free_bytes: Callable[[], int] = lambda: -1
+        # Why a store's hold on the journal is a danger, "" when it is none.
+        self.alarm = ""
         self._trading = False
         self._seen_seq = 0
         self._log = log.get("stores")
@@ -142,12 +148,16 @@ class Stores:
         if self.followers:
             self._keeper = asyncio.create_task(self._keep(), name="stores")
 
-    def look_again(self, name: str) -> bool:
-        """Have the position read again, also by a stopped store; whether there is such a one."""
+    def look_again(self, name: str, rebuild: bool) -> None:
+        """Have the position read again, also by a stopped store; with `rebuild` empty it first.
+        Raises StoreError when it is not on."""
         follower = self.followers.get(name)
-        if follower is not None:
+        if follower is None:
+            raise StoreError(f"the venue runs without the store {name}")
+        if rebuild:
+            follower.rebuild()
+        else:
             follower.look_again()
-        return follower is not None
 
     async def drain(self) -> None:
         """The journal has ended: let stores that can write what waits, within stores.drain_ms."""
@@ -176,13 +186,27 @@ class Stores:
                 await asyncio.wait_for(follower.close(), CLOSE_S)
 
     async def _keep(self) -> None:
-        """See whether the venue trades, and write the lines of the log."""
+        """See whether the venue trades and the disk has room, and write the lines of the log."""
         said_ns = clock.monotonic_ns()
         while True:
             await asyncio.sleep(LOOK_S)
             seq = self.tail.last_seq if self.tail is not None else 0
             self._trading, self._seen_seq = seq != self._seen_seq, seq
+            for follower in self.followers.values():
+                follower.note_level()
+            was, self.alarm = self.alarm, self._danger()
             if clock.monotonic_ns() - said_ns >= self._config.report_interval_s * clock.NS_PER_S:
-                said_ns = clock.monotonic_ns()
+                said_ns, was = clock.monotonic_ns(), ""
                 for follower in self.followers.values():
                     follower.meters.say(follower.lag_events, follower.lag_ms, follower.facts())
+            if self.alarm and not was:
+                self._log.error("the disk fills up because of a store", reason=self.alarm)
+
+    def _danger(self) -> str:
+        held = self._journal.held_segments if self._journal is not None else 0
+        free_bytes = self.free_bytes()
+        if not held or not 0 <= free_bytes < SEGMENTS_ROOM * self._segment_bytes:
+            return ""
+        slowest = min(self.followers.values(), key=lambda follower: follower.holds_seq)
+        return (f"{held} segments of the journal are kept only because {slowest.name} has not read "
+                f"them, and {free_bytes} bytes of disk are free: make it work, or switch it off")
