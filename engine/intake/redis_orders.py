@@ -417,12 +417,13 @@ class RedisOrders:
         return task
 
     async def _do(self, taken: Taken) -> None:
-        if self._stopping:
-            return
-        status, body, again = await self._door.do(taken.planned, taken.done_seq)
-        if status >= 500 and self._stopping:
-            # Not done, or not known to be: it stays in Redis until the venue is back.
-            return
+        if not self._stopping:
+            status, body, again = await self._door.do(taken.planned, taken.done_seq)
+            # While stopping: not done, or not known to be. It stays in Redis until we are back.
+            if status < 500 or not self._stopping:
+                self._answer(taken, status, body, again)
+
+    def _answer(self, taken: Taken, status: int, body: bytes, again: bool) -> None:
         if status >= 400:
             self._metrics.refused.add()
         planned, entry = taken.planned, taken.entry

@@ -4,11 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import ROOT, Daemon
+from tests.support.redis import RedisServer
 
 
 def run_python(*arguments: str) -> str:
@@ -44,6 +46,18 @@ def test_the_feed_example_sees_its_trade_and_finds_it_again(daemon: Daemon) -> N
         "buy 0.200000 at 60010.00\n"
         "checksums that fitted: some\n"
         "again: 0.200000 at 60010.00\n")
+
+
+def test_the_redis_example_enters_changes_and_cancels(
+        make_daemon: Callable[..., Daemon], make_redis: Callable[..., RedisServer]) -> None:
+    server = make_redis().start()
+    make_daemon(redis__url=server.url, redis__order_queue="orders").start()
+    assert run_python("examples/redis_order.py", server.url) == (
+        "201: open, 0.500000 at 60000.00\n"
+        "200: the same order: True\n"
+        "200: reduced to 0.200000\n"
+        "200: canceled\n"
+        "422: price_off_tick\n")
 
 
 @pytest.mark.parametrize("page", sorted(
