@@ -19,7 +19,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from engine.config import RedisConfig
 from engine.errors import ConfigError
@@ -128,7 +128,10 @@ class RedisLink:
             if self._one is None:
                 raise ConnectionError("not open")
             return self._one
-        owner = self._cluster.get_node_from_key(key)
+        try:
+            owner = self._cluster.get_node_from_key(key)
+        except RedisClusterException as error:
+            raise ConnectionError(str(error)) from error
         if owner is None:
             raise ConnectionError(f"no node of the cluster holds {key}")
         address = (str(owner.host), int(owner.port))
@@ -148,7 +151,11 @@ class RedisLink:
         self._cluster = RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in self.place.hosts],
             **self._options)
-        await self._cluster.initialize()
+        try:
+            await self._cluster.initialize()
+        except RedisClusterException as error:
+            # The client's only error that is not one of its RedisError.
+            raise ConnectionError(str(error)) from error
 
     async def close(self) -> None:
         """Close every connection. Never raises."""

@@ -15,7 +15,7 @@ import msgspec
 PLAIN = b"\x00"
 COMPRESSED = b"\x01"
 # Fields of a stream's entry.
-FIRST, LAST, COUNT, COLUMNS, DATA = b"first", b"last", b"count", b"columns", b"data"
+PREVIOUS, FIRST, COUNT, COLUMNS, DATA = b"previous", b"first", b"count", b"columns", b"data"
 
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
@@ -33,7 +33,7 @@ class Keys:
         self.venue_position = f"{prefix}position:{{venue}}"
         self.order_events = f"{prefix}order_events:{{venue}}"
         self.last_prices = f"{prefix}last:{{venue}}"
-        # Of each market, the seq of the newest entry of its stream.
+        # Of each market, the seq of the newest entry of its stream; and where streams began.
         self.marks = f"{prefix}marks:{{venue}}"
 
     def position(self, symbol: str) -> str:
@@ -55,6 +55,16 @@ class Keys:
     def channel(self, symbol: str) -> str:
         """Where a market's news are published."""
         return f"{self.prefix}market:{{{symbol}}}"
+
+    @property
+    def every_channel(self) -> str:
+        """A pattern that fits the channels of all markets."""
+        return f"{escaped(self.prefix)}market:{{*}}"
+
+    @property
+    def every_book(self) -> str:
+        """A pattern that fits the books of all markets."""
+        return f"{escaped(self.prefix)}book:{{*}}"
 
     def symbol_of(self, name: str) -> str:
         """The market of a key or a channel."""
@@ -105,6 +115,11 @@ def decode(value: bytes) -> Any:
         return (_unjson if value[0] in _JSON_BEGINS else _unpack).decode(value)
     except (lz4.block.LZ4BlockError, msgspec.DecodeError, IndexError, ValueError) as error:
         raise ValueError(f"this is no value of ours: {error}") from error
+
+
+def escaped(text: str) -> str:
+    """A text as a pattern of Redis that fits it alone."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in text)
 
 
 def _header_bytes(rows: int) -> int:

@@ -8,12 +8,14 @@ behind its mark has lost data, and one that is ahead of the venue has what is on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from engine.redis_values import position_of, position_text
 from engine.stores.store import Position, StoreStopped
 
 VENUE = ""
+# Among the marks: behind which event the venue's streams began.
+BEGAN = "began"
 
 
 class Positions:
@@ -34,14 +36,21 @@ class Positions:
         self.is_empty = venue is None and not any(markets.values())
         venue_seq = self._read(VENUE, venue)
         self._floor = floor
+        self._marks = dict(marks)
         for symbol, text in markets.items():
             seq = self._read(symbol, text)
             self._seqs[symbol] = self._start_of(symbol, seq, venue_seq, marks.get(symbol))
         if venue_seq is None:
             self._anew.add(VENUE)
+            self._marks = {}
         # Of markets that are new to Redis: nothing happened there so far.
         self._new_seq = self._seqs[VENUE] = floor if venue_seq is None else venue_seq
         self.start_seq = min(self._seqs.values())
+        # Markets whose streams tell more about their last entry than their marks do.
+        self.unmarked = sorted(group for group in self._texts if group != VENUE and
+                               group not in self._anew and (
+                                   group not in self._marks or
+                                   self._marks[group] > self._seqs[group]))
         self.lost = sorted(symbol for symbol, seq in self._seqs.items()
                            if venue_seq is not None and seq < venue_seq)
 
@@ -91,9 +100,24 @@ class Positions:
         """Whether its stream has to go before the first entry comes."""
         return group in self._anew
 
-    def wrote(self, groups: Iterable[str], after: Position) -> None:
-        """These groups were written up to `after`."""
+    def previous(self, group: str) -> int:
+        """Behind this event the group's stream has nothing so far: its last entry's seq."""
+        if group == VENUE:
+            return self._seqs[VENUE]
+        if group in self._anew:
+            return self._floor
+        return self._marks.get(group, self._marks.get(BEGAN, self._floor))
+
+    def found(self, symbol: str, last_entry_seq: int) -> None:
+        """The last entry of a stream whose mark is of no use."""
+        self._marks[symbol] = last_entry_seq
+
+    def wrote(self, groups: Collection[str], after: Position, entries: Mapping[str, int]) -> None:
+        """These groups were written up to `after`; `entries` are the seqs of markets' entries."""
         text = self.text_of(after)
+        if VENUE in self._anew and VENUE in groups:
+            self._marks[BEGAN] = self._floor
+        self._marks |= entries
         for group in groups:
             self._texts[group] = text
             self._seqs[group] = after.seq

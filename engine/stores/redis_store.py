@@ -25,9 +25,9 @@ from engine.instruments import Instrument
 from engine.market.stage import Market
 from engine.redis_errors import reason_of, word_of
 from engine.redis_link import RedisLink
-from engine.redis_values import COLUMNS, COUNT, DATA, FIRST, Coder, Keys
+from engine.redis_values import COLUMNS, COUNT, DATA, FIRST, PREVIOUS, Coder, Keys
 from engine.stores.redis_now import Now
-from engine.stores.redis_positions import VENUE, Positions
+from engine.stores.redis_positions import BEGAN, VENUE, Positions
 from engine.stores.redis_script import Part, Value
 from engine.stores.redis_streams import EVENT_COLUMNS, TABLES, Run, Streams
 from engine.stores.store import (
@@ -104,11 +104,17 @@ class RedisStore:
     async def _read_positions(self, log: Position) -> Positions:
         marks = {symbol.decode(): int(seq) for symbol, seq in
                  (await self._node(self._keys.marks).hgetall(self._keys.marks)).items()}
-        symbols = list(self._instruments if self._market is not None else marks)
+        symbols = list(self._instruments if self._market is not None else marks.keys() - {BEGAN})
         names = [self._keys.venue_position, *map(self._keys.position, symbols)]
         texts = await self._get_all(names)
-        return Positions(log, await self._floor(log), texts[0],
-                         dict(zip(symbols, texts[1:], strict=True)), marks)
+        found = Positions(log, await self._floor(log), texts[0],
+                          dict(zip(symbols, texts[1:], strict=True)), marks)
+        for symbol in found.unmarked:
+            key = self._keys.trades(symbol)
+            newest = await self._node(key).xrevrange(key, count=1)
+            found.found(symbol, int(newest[0][0].partition(b"-")[0]) if newest
+                        else found.seq(symbol))
+        return found
 
     async def _get_all(self, names: list[str]) -> list[bytes | None]:
         """Values by name, wherever they are."""
@@ -165,10 +171,8 @@ class RedisStore:
         """Markets that have a book on the one server, whatever we know of them."""
         if self._link is None or self._link.place.kind == "cluster":
             return set()
-        prefix = "".join(f"\\{letter}" if letter in "*?[]\\^" else letter
-                         for letter in self._keys.prefix)
         return {self._keys.symbol_of(name.decode()) async for name in self._node("").scan_iter(
-            match=f"{prefix}book:{{*}}", count=KEYS_AT_ONCE)}
+            match=self._keys.every_book, count=KEYS_AT_ONCE)}
 
     async def _delete(self, names: list[str]) -> None:
         if self._link is not None and self._link.place.kind != "cluster":
@@ -214,7 +218,8 @@ class RedisStore:
             await self._send(parts)
         except (RedisError, OSError) as error:
             self._fail(error)
-        positions.wrote(groups, work.after)
+        positions.wrote(groups, work.after,
+                        {symbol: entry.seq for symbol, entry in run.trades.items()})
         now.wrote(now_ns)
         self._updates += sum(run.updates.values())
         self._entries += len(run.trades) + (run.events is not None)
@@ -247,8 +252,9 @@ class RedisStore:
             if positions.begins_anew(symbol):
                 part.delete(keys.trades(symbol))
             data = Value(entry.data)
-            part.add_entry(keys.trades(symbol), entry.seq, entries_max, FIRST, entry.first,
-                           COUNT, entry.rows, DATA, data)
+            part.add_entry(keys.trades(symbol), entry.seq, entries_max, PREVIOUS,
+                           positions.previous(symbol), FIRST, entry.first, COUNT, entry.rows,
+                           DATA, data)
             part.set_value(keys.position(symbol), positions.text_of(work.after))
             if work.live:
                 part.publish(keys.channel(symbol), data)
@@ -257,10 +263,12 @@ class RedisStore:
             return parts
         if positions.begins_anew(VENUE):
             venue.delete(keys.order_events)
+            venue.delete(keys.marks)
+            venue.set_fields(keys.marks, {BEGAN: positions.seq(VENUE)})
         if run.events is not None:
-            venue.add_entry(keys.order_events, run.events.seq, entries_max, FIRST,
-                            run.events.first, COUNT, run.events.rows, COLUMNS, _COLUMNS_TEXT,
-                            DATA, run.events.data)
+            venue.add_entry(keys.order_events, run.events.seq, entries_max, PREVIOUS,
+                            positions.previous(VENUE), FIRST, run.events.first, COUNT,
+                            run.events.rows, COLUMNS, _COLUMNS_TEXT, DATA, run.events.data)
         if run.trades:
             venue.set_fields(keys.marks, {symbol: entry.seq
                                           for symbol, entry in run.trades.items()})

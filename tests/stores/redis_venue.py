@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import redis
 
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.record import events_from
@@ -95,6 +94,29 @@ class RedisVenue(MarketVenue):
                 await asyncio.sleep(0.02)
         raise AssertionError(f"it never came to the end: {self.failures[-3:]}")
 
+    async def storm(self, store: RedisStore, trouble: Callable[[], Awaitable[None]]) -> None:
+        """Trade, and follow, while `trouble` happens; then follow to the end."""
+        async def trades() -> None:
+            while True:
+                self.trade(1)
+                await asyncio.sleep(0.005)
+
+        async def follows() -> None:
+            while True:
+                await self.chase(store, events=50)
+                await asyncio.sleep(0.001)
+
+        tasks = [asyncio.ensure_future(trades()), asyncio.ensure_future(follows())]
+        try:
+            await trouble()
+            for task in tasks:
+                assert not task.done(), task.result()
+        finally:
+            tasks[0].cancel()
+            tasks[1].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self.chase(store)
+
     async def write_all(self, store: RedisStore, at: Position) -> None:
         """Write what is due although nothing happens, until nothing is."""
         while 0 < store.due_ns() < time.monotonic_ns() + 10**9:
@@ -120,11 +142,12 @@ class RedisVenue(MarketVenue):
                      "side": trade["taker_side"], "time": trade["time_ns"], "seq": trade["seq"]})
         return [list(row) for row in rows.rows("order_events") if row[0] >= from_seq], trades
 
-    def check(self, client: redis.Redis, from_seq: int = 1) -> None:
+    def check(self, client: Any, from_seq: int = 1) -> None:
         """Every stream equals the log, entry by entry; every book equals the matcher's."""
         events, trades = self.expected(from_seq)
-        found = []
+        found: list[Any] = []
         for entry_id, entry in stream(client, self.keys.order_events):
+            assert int(entry[b"previous"]) >= (found[-1][0] if found else from_seq - 1)
             rows = decode(entry[b"data"])
             assert entry[b"columns"].decode().split(",") == list(COLUMNS["order_events"])
             assert entry_id == f"{rows[-1][0]}-0" and int(entry[b"first"]) == rows[0][0]
@@ -134,6 +157,7 @@ class RedisVenue(MarketVenue):
         for symbol, expected in trades.items():
             found = []
             for entry_id, entry in stream(client, self.keys.trades(symbol)):
+                assert int(entry[b"previous"]) == (found[-1]["seq"] if found else from_seq - 1)
                 message = decode(entry[b"data"])
                 assert entry_id == f"{message['seq']}-0" and message["symbol"] == symbol
                 assert int(entry[b"count"]) == len(message["trades"])
@@ -142,7 +166,7 @@ class RedisVenue(MarketVenue):
         self.check_books(client)
         self.check_prices(client)
 
-    def check_prices(self, client: redis.Redis) -> None:
+    def check_prices(self, client: Any) -> None:
         """Tickers and last prices are those of the trades."""
         _, trades = self.expected()
         last: Any = client.hgetall(self.keys.last_prices)
@@ -161,7 +185,7 @@ class RedisVenue(MarketVenue):
             assert Decimal(fields["volume"]) == sum(Decimal(row["quantity"]) for row in rows)
             assert int(fields["trades"]) == len(rows)
 
-    def check_books(self, client: redis.Redis) -> None:
+    def check_books(self, client: Any) -> None:
         """Every book is the matcher's, as it is now."""
         for one in self.market.instruments.values():
             value = client.get(self.keys.book(one.symbol))
@@ -173,7 +197,7 @@ class RedisVenue(MarketVenue):
                                       for price, lots, orders in levels], one.symbol
 
 
-def stream(client: redis.Redis, key: str) -> list[tuple[str, dict[bytes, bytes]]]:
+def stream(client: Any, key: str) -> list[tuple[str, dict[bytes, bytes]]]:
     """All entries of a stream: id, fields."""
     found: Any = client.xrange(key)
     return [(entry_id.decode(), fields) for entry_id, fields in found]

@@ -80,6 +80,8 @@ def test_anothers() -> None:
 def test_after_a_write() -> None:
     found = read(at(9_900), {"A": None}, {"A": 9_600})
     after = LOG._replace(seq=9_960)
-    found.wrote(("A", VENUE), after)
+    assert found.previous("A") == found.previous("B") == FLOOR
+    found.wrote(("A", VENUE), after, {"A": 9_955})
+    assert (found.previous("A"), found.previous(VENUE)) == (9_955, 9_960)
     assert found.text("A") == found.text(VENUE) == at(9_960)
     assert found.seq("A") == 9_960 and not found.begins_anew("A")
