@@ -175,5 +175,5 @@ class Reader:
         self.detach()
 
     def take(self, events: int) -> list[EventBatch]:
-        """The next chunks, until there are so many events."""
-        return self._tail.take(self, events)
+        """The next chunks, until there are so many events; none without a place."""
+        return self._tail.take(self, events) if self.attached else []
