@@ -14,6 +14,7 @@ from typing import Any
 
 from bench import (
     rows_core,
+    rows_export,
     rows_feed,
     rows_history,
     rows_http,
@@ -39,6 +40,7 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "resting": rows_scale.resting,
     "memory": rows_core.memory,
     "recovery": rows_core.recovery,
+    "export": rows_export.export,
     "feed": rows_feed.feed,
     "feed-cost": rows_feed.cost,
     "http-orders": rows_http.orders,

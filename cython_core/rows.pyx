@@ -36,10 +36,10 @@ cdef extern from *:
         *low = (uint64_t)sum;
         *high = (uint64_t)(sum >> 64);
     }
-    /* value * factor as a signed number of 128 bits; whether it has 38 digits at most. */
-    static inline int wide_scaled(int64_t value, uint64_t factor, uint64_t *out) {
-        const unsigned __int128 end = (unsigned __int128)10000000000000000000ull
-                                      * 10000000000000000000ull;
+    /* value * factor as a signed number of 128 bits; whether its size is below an end. */
+    static inline int wide_scaled(int64_t value, uint64_t factor, uint64_t end_low,
+                                  uint64_t end_high, uint64_t *out) {
+        const unsigned __int128 end = (unsigned __int128)end_high << 64 | end_low;
         unsigned __int128 size = (unsigned __int128)(value < 0 ? 0 - (uint64_t)value
                                                                : (uint64_t)value) * factor;
         unsigned __int128 result = value < 0 ? -size : size;
@@ -49,7 +49,8 @@ cdef extern from *:
     }
     """
     void wide_add(uint64_t *low, uint64_t *high, uint64_t a, uint64_t b) noexcept nogil
-    bint wide_scaled(int64_t value, uint64_t factor, uint64_t *out) noexcept nogil
+    bint wide_scaled(int64_t value, uint64_t factor, uint64_t end_low, uint64_t end_high,
+                     uint64_t *out) noexcept nogil
 
 cdef enum:
     INTERVALS = 4
@@ -1424,12 +1425,12 @@ cdef class Rows:
         cdef const RowSet *rows = &self.tables.sets[number]
         return slice_of(rows, start, rows.count if stop is None else min(<size_t>stop, rows.count))
 
-    def scaled(self, str table, str column, factors, size_t start=0, stop=None):
+    def scaled(self, str table, str column, factors, size_t start=0, stop=None, int digits=38):
         """Numbers of the rows start..stop times a factor of the row's symbol, as int128: NULL is 0.
 
         `factors` leads from symbols to factors below 2**64; what it does not have is 0. KeyError:
-        there is no such table, or it has no such column. OverflowError: a product has more than 38
-        digits."""
+        there is no such table, or it has no such column. OverflowError: a product has more than so
+        many digits (38 at most)."""
         cdef int number = self.table_number(table)
         cdef RowSet rows = self._slice(number, start, stop)
         names = COLUMNS[table]
@@ -1444,6 +1445,9 @@ cdef class Rows:
         cdef size_t index
         cdef int64_t value
         cdef bint fits = True
+        cdef object limit = <object>10 ** <object>min(digits, 38)
+        cdef uint64_t end_low = limit & <uint64_t>0xFFFFFFFFFFFFFFFF
+        cdef uint64_t end_high = limit >> 64
         self._string(1)
         for index in range(1, <size_t>self.tables.word_count + 1):
             factor[index] = factors.get(self._strings[index], 0)
@@ -1452,10 +1456,10 @@ cdef class Rows:
                 value = (<const int64_t *>cell_at(&rows, index, place))[0]
                 if value != NONE and not wide_scaled(
                         value, factor[(<const uint32_t *>cell_at(&rows, index, symbol))[0]],
-                        out + 2 * index):
+                        end_low, end_high, out + 2 * index):
                     fits = False
         if not fits:
-            raise OverflowError(f"a {column} has more than 38 digits")
+            raise OverflowError(f"a {column} has more than {digits} digits")
         return data
 
     cdef tuple _texts(self, const RowSet *rows, size_t column):

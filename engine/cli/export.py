@@ -105,13 +105,21 @@ def open_span(loaded: config.Config, from_ns: int, to_ns: int, boundary_ns: int,
 def write_file(span: LogSpan, what: str, path: Path, format_: str, symbol: str,
                interval_s: int) -> int:
     """Make the file; returns how many rows it has. Raises EngineError, OSError."""
-    from engine.cli.export_files import ExportFile
+    from engine.cli.export_files import ExportFile, TooNarrow
 
     about = {"matchd.table": what, "matchd.log_id": span.log_id.hex(),
              "matchd.from_ns": str(span.from_ns), "matchd.to_ns": str(span.to_ns)}
-    with ExportFile(path, format_, what, span.definitions, symbol, interval_s, about) as file:
-        span.take(what, file, interval_s * _SECOND_NS)
-    return file.rows
+
+    def write(wide: bool) -> int:
+        with ExportFile(path, format_, what, span.definitions, symbol, interval_s, about,
+                        wide) as file:
+            span.take(what, file, interval_s * _SECOND_NS)
+        return file.rows
+
+    try:
+        return write(wide=False)
+    except TooNarrow:
+        return write(wide=True)
 
 
 def committed_seq(data_dir: Path) -> int:

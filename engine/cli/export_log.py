@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol
 
 from cython_core import record
 from cython_core.event import EventBatch
-from cython_core.model import Kind
 from cython_core.rows import Rows
 from engine.journal.reader import (
     Cursor,
@@ -26,7 +25,7 @@ from engine.journal.storage import Storage
 from engine.stores.tables import new_rows
 
 # Rows that are written at once, and so about what is in memory.
-CHUNK_ROWS = 1 << 18
+CHUNK_ROWS = 2 * 122_880
 
 Progress = Callable[[int, int], None]
 
@@ -71,8 +70,6 @@ class LogSpan:
         self._places, self._bytes = self._segment_places()
         self._walked = 0
         self.definitions = self._find_definitions()
-        # Both walks count as one way.
-        self._walked = self._bytes
 
     def take(self, table: str, sink: Sink, boundary_ns: int = 0) -> None:
         """Give the span's rows of a table to `sink`.
@@ -81,6 +78,8 @@ class LogSpan:
         candle is in two of them; an order is whole only at the end of the span. Raises
         JournalError.
         """
+        # Both walks count as one way.
+        self._walked = self._bytes
         taking: _Taking | None = None
         before: Rows | None = None
         for batch in self._batches(self._start):
@@ -130,13 +129,18 @@ class LogSpan:
     def _find_definitions(self) -> list[Definition]:
         """Every definition up to the end of the span, in order."""
         start, found = self._known_before()
+        rows = new_rows(start.next_seq - 1, ())
+        for one in found:
+            rows.define(one.instrument_id, one.symbol)
         for batch in self._batches(start):
-            if Kind.INSTRUMENT_DEFINED in record.count_kinds(batch):
+            rows.apply(batch)
+            if rows.count("instruments"):
                 found += [_definition(event["seq"], event["instrument_id"], event)
                           for event in batch.dicts() if event["kind"] == "instrument_defined"
                           and not 0 < self.to_ns <= event["time_ns"]]
-            if self.to_ns and record.first_time_ns(batch) >= self.to_ns:
+            if self.to_ns and rows.last_time_ns >= self.to_ns:
                 break
+            rows.clear()
         return found
 
     def _known_before(self) -> tuple[Cursor, list[Definition]]:

@@ -209,6 +209,24 @@ def test_decimals_are_those_of_the_moment(tmp_path, monkeypatch):
         assert list(zip(*rows.values(), strict=True)) == [new] * 8 * times
 
 
+def test_decimals_of_more_than_18_digits_make_wider_columns(tmp_path):
+    """Narrow ones read faster; the file is made again when they don't do."""
+    large = CommandBatch()
+    large.define_instrument(1, INSTRUMENTS[1], INSTRUMENTS[1], 2, 100, 12, lot_size=10**13)
+    write_log(tmp_path, [(large, START_NS), (trade(1, 1), START_NS + 1)])
+    path = export(tmp_path, "trades")
+    assert pq.read_table(path).column("quantity").to_pylist() == [Decimal(10)]
+    assert pq.read_schema(path).field("quantity").type.precision == 18
+    many = CommandBatch()
+    for account_id, side in ((1, "S"), (2, "B")):
+        many.enter(account_id, 9, 1, side, 10**6, 12_300)
+    folder = tmp_path / "many"
+    write_log(folder, [(large, START_NS), (many, START_NS + 1)])
+    path = export(folder, "trades")
+    assert pq.read_table(path).column("quantity").to_pylist() == [Decimal(10**7)]
+    assert pq.read_schema(path).field("quantity").type.precision == 38
+
+
 def test_duckdb_reads_it_with_its_types(traded):
     folder, log = traded
     path = export(folder, "candles", "--interval", "1h")
