@@ -46,6 +46,7 @@ from engine.journal.journal import Journal, Recovered
 from engine.latency import Acks
 from engine.market.stage import Market
 from engine.metrics import Metrics
+from engine.past import Place
 from engine.queues import BatchQueue, TwoLaneQueue
 from engine.reports.stage import Reports
 from engine.spare import SparePool
@@ -180,7 +181,7 @@ class App:
         names = [] if config.journal.sync == "off" else [
             name for name, on in (("postgres", bool(config.postgres.url)),
                                   ("sqlite", config.sqlite.enabled)) if on]
-        history = SqlHistory(names, self._store)
+        history = SqlHistory(names, self._store, self._wrong)
         self.gateway.add(HistoryRoutes(
             history, self.settings.accounts, config.history, self.metrics,
             lambda: self.matcher.next_seq - 1, lambda: self.gateway.draining).routes())
@@ -189,8 +190,16 @@ class App:
         self.gateway.add(self.database.routes())
 
     def _store(self, name: str) -> Any:
-        """A SQL store that is connected now; None for none."""
-        return self.stores.get(name)
+        """A SQL store, also one that can't be written now; None before it was made."""
+        return self.stores.followers[name].store
+
+    def _wrong(self, place: Place) -> str:
+        """Why a store's content is not our log's."""
+        if place.log_id != self.journal.log_id.hex():
+            return "it belongs to another log"
+        if place.seq > self.journal.committed_seq:
+            return f"it holds events up to {place.seq} that the log lost"
+        return ""
 
     def _remote_cache(self) -> Remote:
         """Answers that are kept in Redis."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from engine import clock
 from engine.errors import EngineError
 from engine.past import (
     COLUMNS,
@@ -29,7 +30,7 @@ from engine.past import (
     Scale,
     unavailable,
 )
-from engine.stores.store import QueryRefused, QueryTimeout
+from engine.stores.store import QueryRefused, QueryTimeout, StoreDown
 
 Value = TypeVar("Value")
 
@@ -38,6 +39,8 @@ SECOND_NS = 1_000_000_000
 TRADES_READ_MAX = 100_000
 TRADES_AT_ONCE = 1_000
 BOUNDS_KEPT = 1_000
+# A store that was away is not asked again for so long.
+AWAY_NS = clock.NS_PER_S
 
 NONE_ON = "no SQL store is on: set sqlite.enabled or postgres.url"
 _POSITION = "log_id, incarnation, seq, time_ns"
@@ -330,15 +333,24 @@ class SecondCandles:
 class SqlHistory:
     """Answers from the first of these stores that can; an administrator may name one.
 
-    `names` are those that are on, the preferred one first; `find` gives one that is connected."""
+    `names` are those that are on, the preferred one first. `find` gives a store once it was made;
+    `wrong` says why what stands there at a place is not our log's, "" when it is."""
 
-    def __init__(self, names: Sequence[str], find: Callable[[str], Reads | None]) -> None:
-        self._names, self._find = names, find
+    def __init__(self, names: Sequence[str], find: Callable[[str], Reads | None],
+                 wrong: Callable[[Place], str] = lambda place: "") -> None:
+        self._names, self._find, self._wrong = names, find, wrong
         self._readers: dict[str, Reader] = {}
+        # Stores that were just away: until when (monotonic) nobody asks them, and why.
+        self._away: dict[str, tuple[int, str]] = {}
 
     async def page(self, ask: Ask) -> Page:
         """See engine.past."""
-        return await self._first(ask.store, lambda reader: reader.page(ask))
+        async def page(reader: Reader) -> Page:
+            found = await reader.page(ask)
+            self._check(reader, found.place)
+            return found
+
+        return await self._first(ask.store, page)
 
     async def scales(self, symbols: Collection[str] | None = None) -> Mapping[str, Scale]:
         """See engine.past."""
@@ -348,9 +360,11 @@ class SqlHistory:
         """See engine.past."""
         reader = self._reader(store or self._preferred())
         try:
-            return reader.name, await reader.place()
+            place = await reader.place()
         except EngineError as error:
-            raise unavailable(f"{reader.name}: {error}") from error
+            raise self._gone(reader.name, error) from error
+        self._check(reader, place)
+        return reader.name, place
 
     async def query(self, store: str, sql: str, parameters: Sequence[Any], timeout_ms: int,
                     rows_max: int) -> Result:
@@ -363,7 +377,7 @@ class SqlHistory:
         except QueryTimeout as error:
             raise PastError(503, "query_timeout", str(error)) from error
         except EngineError as error:
-            raise unavailable(f"{reader.name}: {error}") from error
+            raise self._gone(reader.name, error) from error
 
     async def _first(self, store: str, ask: Callable[[Reader], Awaitable[Value]]) -> Value:
         """The answer of the named store, or of the first one that has one."""
@@ -377,8 +391,19 @@ class SqlHistory:
                 # Another store would take as long.
                 raise PastError(503, "query_timeout", str(error)) from error
             except EngineError as error:
-                problem = unavailable(f"{name}: {error}")
+                problem = self._gone(name, error)
         raise problem
+
+    def _check(self, reader: Reader, place: Place) -> None:
+        wrong = self._wrong(place) if place.seq else ""
+        if wrong:
+            raise unavailable(f"{reader.name}: {wrong}")
+
+    def _gone(self, name: str, error: EngineError) -> PastError:
+        """A store that is away is left alone for a moment: it may let each question wait."""
+        if isinstance(error, StoreDown):
+            self._away[name] = (clock.monotonic_ns() + AWAY_NS, str(error))
+        return unavailable(f"{name}: {error}")
 
     def _preferred(self) -> str:
         if not self._names:
@@ -389,6 +414,9 @@ class SqlHistory:
         """Raises PastError."""
         if name not in self._names:
             raise unavailable(f"{name} is off")
+        until_ns, reason = self._away.get(name, (0, ""))
+        if clock.monotonic_ns() < until_ns:
+            raise unavailable(f"{name}: {reason}")
         store = self._find(name)
         if store is None:
             raise unavailable(f"{name} is not connected")

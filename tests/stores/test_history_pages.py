@@ -17,7 +17,7 @@ from engine.errors import StoreError
 from engine.past import KEY_LENGTH, Ask, PastError, Row
 from engine.stores import history
 from engine.stores.history import Reader, SqlHistory
-from engine.stores.store import QueryTimeout
+from engine.stores.store import QueryTimeout, StoreDown
 from tests.stores.past_data import (
     BEGAN_NS,
     SYMBOLS,
@@ -207,6 +207,7 @@ class Broken(SqliteReads):
         self.error = error or StoreError("it is away")
 
     async def fetch(self, sql: str, parameters: Sequence[Any], limit: int) -> list[Row]:
+        self.asked += 1
         raise self.error
 
 
@@ -229,6 +230,29 @@ async def test_the_next_store_answers_for_one_that_is_down() -> None:
     with pytest.raises(PastError, match="it is away"):
         await both.place()
     assert (await both.place("sqlite"))[1].seq == DATA.place[2]
+
+
+async def test_a_store_that_is_away_is_not_asked_by_everybody() -> None:
+    away = Broken(DATA, StoreDown("the server is gone"))
+    past = reads_all(away)
+    for _ in range(5):
+        with pytest.raises(PastError, match="sqlite: the server is gone"):
+            await past.page(Ask(kind="trades"))
+        with pytest.raises(PastError, match="sqlite: the server is gone"):
+            await past.place()
+    assert away.asked == 1
+
+
+async def test_what_is_not_our_log_is_no_answer() -> None:
+    reads = SqliteReads(DATA)
+    past = SqlHistory(["sqlite"], lambda name: reads,
+                      lambda place: "" if place.seq < 10 else f"it is {place.log_id}'s")
+    for question in (past.page(Ask(kind="trades")), past.place()):
+        with pytest.raises(PastError, match="sqlite: it is abab") as caught:
+            await question
+        assert caught.value.code == "history_unavailable"
+    reads.connection.execute("UPDATE store_position SET seq = 9")
+    assert (await past.page(Ask(kind="trades"))).rows
 
 
 async def test_a_store_that_takes_too_long_is_not_followed_by_another() -> None:
