@@ -406,14 +406,14 @@ class SqlHistory:
         return unavailable(f"{name}: {error}")
 
     def _preferred(self) -> str:
-        if not self._names:
-            raise unavailable(NONE_ON)
-        return self._names[0]
+        return self._names[0] if self._names else ""
 
     def _reader(self, name: str) -> Reader:
         """Raises PastError."""
+        if not self._names:
+            raise unavailable(NONE_ON)
         if name not in self._names:
-            raise unavailable(f"{name} is off")
+            raise PastError(400, "bad_value", f"store: {name} is off")
         until_ns, reason = self._away.get(name, (0, ""))
         if clock.monotonic_ns() < until_ns:
             raise unavailable(f"{name}: {reason}")

@@ -26,7 +26,7 @@ from engine.clients import (
 )
 from tests.api.conftest import make_key
 from tests.support.daemon import Daemon
-from tests.support.postgres import ScratchDatabase
+from tests.support.postgres import PostgresServer, ScratchDatabase
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
 
@@ -211,6 +211,38 @@ async def test_the_store_may_be_killed_under_a_reader(
     async with HttpClient(f"http://127.0.0.1:{venue.api_port}") as again:
         await reached(again, await newest(again))
         assert len([row async for row in again.history("orders")]) == 150
+
+
+async def test_sqlite_answers_while_postgresql_is_away(
+        make_daemon: Callable[..., Daemon]) -> None:
+    server = PostgresServer().start()
+    daemon = make_daemon(
+        sqlite__enabled=True, postgres__url=server.url, postgres__pool_min_size=1,
+        postgres__pool_max_size=2, stores__retry_max_ms=200).start()
+    try:
+        async with HttpClient(f"http://127.0.0.1:{daemon.api_port}") as maker:
+            await maker.submit(BTC, "buy", "1", "10")
+            await answers_from(maker, "postgres", 1)
+            await asyncio.to_thread(server.kill)
+            await maker.submit(BTC, "buy", "1", "10")
+            await answers_from(maker, "sqlite", 2)
+            await asyncio.to_thread(server.start)
+            await answers_from(maker, "postgres", 2)
+    finally:
+        await asyncio.to_thread(server.close)
+
+
+async def answers_from(one: HttpClient, store: str, orders: int) -> None:
+    """Until this store answers with so many orders."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                page = await one.history_page("orders")
+            except UnavailableError:
+                continue
+            if page["store"] == store and len(page["orders"]) == orders:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_without_a_store_the_reason_is_said(make_daemon: Callable[..., Daemon]) -> None:

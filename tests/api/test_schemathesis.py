@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def test_every_answer_is_as_the_document_says(daemon: Daemon, tmp_path: Path,
                                               long_profile: bool) -> None:
     operator = Operator(daemon)
+    while operator.ask("GET", "/v1/history/trades")[0] != 200:
+        time.sleep(0.05)
     document = tmp_path / "openapi.json"
     document.write_text(json.dumps(adapted(operator.get("/openapi.json"),
                                                 ["AAPL", "BTC-USDT"])))
