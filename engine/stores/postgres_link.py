@@ -54,6 +54,8 @@ class Link:
             arguments = await self.arguments(name, plans)
             return await asyncpg.connect(**arguments)
         except Exception as error:
+            if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
+                raise StoreStopped(f"PostgreSQL: {_line(error)}", _WRONG_SETTINGS) from error
             raise self.meaning(error) from error
 
     async def arguments(self, name: str = "", plans: Mapping[str, str] | None = None
@@ -75,6 +77,10 @@ class Link:
         config = self._config
         found: dict[str, Any] = {}
         try:
+            for key in ("ssl_root_cert_file", "ssl_cert_file", "ssl_key_file"):
+                # TLS would not say which file it is that it can't read.
+                if getattr(config, key):
+                    Path(getattr(config, key)).read_bytes()
             if config.password_file:
                 found["password"] = Path(config.password_file).read_text("utf-8").strip()
             context = _tls(config)

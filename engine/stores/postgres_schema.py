@@ -11,6 +11,7 @@ import re
 from importlib import resources
 from typing import Any, NamedTuple
 
+from cython_core.pgcopy import COLUMNS
 from engine.stores.store import StoreDown, StoreStopped
 
 # Tables that the store writes; partitioned ones with their key.
@@ -43,15 +44,20 @@ def migrations() -> list[Migration]:
 
 
 async def version_of(connection: Any, schema: str) -> int:
-    """The last migration that was run; 0 when there are no tables. Raises asyncpg's errors."""
+    """The last migration that was run; 0 when there are no tables. Raises StoreDown when the
+    position has no row, StoreStopped for tables that may not be ours, asyncpg's errors."""
     if await connection.fetchval("select to_regclass($1) is null", _name(schema, "store_position")):
+        await _check_free(connection, schema)
         return 0
-    return int(await connection.fetchval("select schema_version from store_position") or 0)
+    version = await connection.fetchval("select schema_version from store_position")
+    if version is None:
+        raise StoreDown(f"store_position in the schema {schema} has no row", _REBUILD)
+    return int(version)
 
 
 async def check(connection: Any, schema: str) -> int:
-    """How many migrations are missing. Raises StoreStopped for a server too old or a schema from
-    the future."""
+    """How many migrations are missing. Raises StoreStopped for a server too old, a schema from
+    the future, tables that may not be ours."""
     server = connection.get_server_version()
     if server.major < SERVER_NEEDED:
         raise StoreStopped(f"PostgreSQL {server.major} is too old",
@@ -64,6 +70,18 @@ async def check(connection: Any, schema: str) -> int:
             f"{known[-1].version}", "a newer matchd made them: run that one, or give this one "
             "another schema")
     return known[-1].version - version
+
+
+async def _check_free(connection: Any, schema: str) -> None:
+    """Raises StoreStopped where tables have our names and `store_position` is missing: they may
+    be anybody's, and nothing of ours touches them."""
+    missing = await missing_tables(connection, schema)
+    found = [table for table in TABLES if table not in missing]
+    if found:
+        raise StoreStopped(
+            f"the schema {schema} has {', '.join(found)}, but no store_position",
+            "give the store a schema of its own in postgres.schema; if these are its old tables, "
+            "drop them")
 
 
 async def migrate(connection: Any, schema: str) -> int:
@@ -90,24 +108,33 @@ async def check_tables(connection: Any, schema: str) -> None:
     missing = await missing_tables(connection, schema)
     if missing:
         raise StoreDown(f"the schema {schema} misses {', '.join(missing)}", _REBUILD)
-    if not await connection.fetchval("select count(*) from store_position"):
-        raise StoreDown(f"store_position in the schema {schema} has no row", _REBUILD)
 
 
 async def missing_tables(connection: Any, schema: str) -> list[str]:
-    """Tables that are not there. Raises asyncpg's errors."""
+    """Tables that are not there, and columns (`orders.side`). Raises asyncpg's errors."""
     rows = await connection.fetch(
         "select name from unnest($1::text[]) name where to_regclass($2 || quote_ident(name)) "
         "is null", list(TABLES), f'"{schema}".')
-    return [row["name"] for row in rows]
+    missing = [row["name"] for row in rows]
+    wanted = [(table, column) for table in TABLES for column, _ in COLUMNS.get(table, ())
+              if table not in missing]
+    rows = await connection.fetch(
+        "select t, c from unnest($1::text[], $2::text[]) w(t, c) where not exists (select "
+        "from pg_attribute where attrelid = to_regclass($3 || quote_ident(t)) and attname = c "
+        "and not attisdropped)", [table for table, _ in wanted],
+        [column for _, column in wanted], f'"{schema}".')
+    return [*missing, *(f"{row['t']}.{row['c']}" for row in rows)]
 
 
 async def reset(connection: Any, schema: str) -> None:
     """Empty all tables and forget the position, in one transaction; tables that are missing are
     made anew. Raises asyncpg's errors."""
     async with connection.transaction():
-        if await missing_tables(connection, schema) or not await connection.fetchval(
-                "select count(*) from store_position"):
+        try:
+            missing = await check(connection, schema) or await missing_tables(connection, schema)
+        except StoreDown:
+            missing = True
+        if missing:
             await _drop_all(connection)
             await migrate(connection, schema)
             return

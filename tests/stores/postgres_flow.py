@@ -113,6 +113,8 @@ class SmallFollower:
                 return
             except (StoreDown, StoreMoved) as error:
                 self.failures.append(error)
+                if len(self.failures) > 300:
+                    raise
                 await asyncio.sleep(self._pause_s)
 
     async def _follow(self, seq: int) -> None:
