@@ -96,25 +96,24 @@ class RedisVenue(MarketVenue):
 
     async def storm(self, store: RedisStore, trouble: Callable[[], Awaitable[None]]) -> None:
         """Trade, and follow, while `trouble` happens; then follow to the end."""
+        over = asyncio.Event()
+
         async def trades() -> None:
-            while True:
+            while not over.is_set():
                 self.trade(1)
                 await asyncio.sleep(0.005)
 
         async def follows() -> None:
-            while True:
+            while not over.is_set():
                 await self.chase(store, events=50)
                 await asyncio.sleep(0.001)
 
         tasks = [asyncio.ensure_future(trades()), asyncio.ensure_future(follows())]
         try:
             await trouble()
-            for task in tasks:
-                assert not task.done(), task.result()
         finally:
-            tasks[0].cancel()
-            tasks[1].cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            over.set()
+            await asyncio.gather(*tasks)
         await self.chase(store)
 
     async def write_all(self, store: RedisStore, at: Position) -> None:
