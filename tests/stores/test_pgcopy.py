@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from cython_core import pgcopy
@@ -92,6 +94,32 @@ def test_every_table_reads_back_as_its_rows(seed):
         assert read_table(rows, table) == rows.rows(table), table
         assert read_table(rows, table, 2, 5) == rows.rows(table, 2, 5)
         assert read_table(rows, table, 5, 2) == []
+
+
+async def test_a_real_server_reads_every_table(postgres_database):
+    rows = new_rows()
+    for number, batch in enumerate(random_log(1)):
+        rows.apply(batch)
+        if number == 5:
+            rows.clear()
+    connection = await asyncpg.connect(postgres_database.url)
+    try:
+        for table, columns in pgcopy.COLUMNS.items():
+            described = ", ".join(f"{name} {kind}" for name, kind in columns)
+            await connection.execute(f"CREATE TEMP TABLE {table} ({described})")
+            await connection.copy_to_table(
+                table, source=io.BytesIO(pgcopy.encode(rows, table)), format="binary")
+            names = ", ".join(COLUMNS[table])
+            found = [tuple(row) for row in await connection.fetch(f"SELECT {names} FROM {table}")]
+            assert sorted(found, key=repr) == sorted(rows.rows(table), key=repr), table
+            for name, kind in columns:
+                if kind == "timestamptz":
+                    wrong = await connection.fetchval(
+                        f"SELECT count(*) FROM {table} WHERE {name} <> "
+                        f"timestamptz 'epoch' + {name}_ns / 1000 * interval '1 microsecond'")
+                    assert wrong == 0
+    finally:
+        await connection.close()
 
 
 def test_columns_are_those_of_rows_and_times():
