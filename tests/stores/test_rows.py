@@ -8,7 +8,9 @@ from functools import cache
 import pytest
 
 from cython_core.errors import CoreError
-from cython_core.event import EventBatch
+from cython_core.event import CommandBatch, EventBatch
+from cython_core.matcher import Matcher
+from cython_core.model import Source
 from cython_core.rows import COLUMNS, Rows
 from engine.stores.tables import new_rows
 from tests.market.orders_model import OrdersModel
@@ -230,3 +232,56 @@ def test_slices_and_scaled_numbers():
         rows.scaled("order_events", "kind", {})
     with pytest.raises(KeyError):
         rows.scaled("order_events", "price", {})
+
+
+def log_in_two(first: CommandBatch, second: CommandBatch) -> list[EventBatch]:
+    """The events of one instrument, two accounts, and these commands."""
+    matcher, begin, log = Matcher(), CommandBatch(), []
+    begin.define_instrument(1, "BTC", "BTC", 2, 1, 0)
+    for account_id in (1, 2):
+        begin.define_account(account_id, f"A{account_id}")
+    for number, commands in enumerate((begin, first, second)):
+        log.append(EventBatch())
+        matcher.apply(commands, log[-1], number + 1)
+    return log
+
+
+def fold_each(log: list[EventBatch]) -> Folded:
+    """Every batch is a run of its own."""
+    rows, folded = new_rows(), Folded()
+    for batch in log:
+        rows.apply(batch)
+        folded.fold(rows)
+        rows.clear()
+    return folded
+
+
+def test_a_clients_id_goes_on_through_several_replaces_in_one_run():
+    private = {"source": Source.HTTP, "request_id": 1}
+    first, second = CommandBatch(), CommandBatch()
+    first.enter(1, 0, 1, "B", 10, 100, client_order_id="mine", **private)
+    for order_id in (4, 5, 6):
+        second.replace(1, 0, 0, 10, 100 + order_id, order_id=order_id, **private)
+    log = log_in_two(first, second)
+    folded = fold_each(log)
+    assert_same(folded, model_of(log))
+    assert {row["client_order_id"] for row in folded.tables["orders"].values()} == {"mine"}
+    assert folded.tables["orders"][4]["replaced_by"] == 5
+    rows = restarted(new_rows(4), log)
+    rows.apply(log[2])
+    assert rows.rows("order_heirs") == [(5, 4), (6, 4), (7, 4)]
+
+
+def test_a_definition_after_a_halt_or_a_kill_has_the_last_word_on_the_seq():
+    first, second = CommandBatch(), CommandBatch()
+    second.halt_instrument(1, reason="news")
+    second.order_entry(2, 0, False, source=Source.ADMIN)
+    second.define_instrument(1, "BTC", "BTC", 2, 5, 0)
+    second.define_account(2, "A2", open_orders_max=7)
+    log = log_in_two(first, second)
+    folded = fold_each([log[0], log[2]])
+    assert_same(folded, model_of(log))
+    assert folded.tables["instruments"][1]["state"] == "halted"
+    assert folded.tables["instruments"][1]["seq"] == 6
+    assert folded.tables["accounts"][2]["killed"] is True
+    assert folded.tables["accounts"][2]["seq"] == 7
