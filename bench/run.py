@@ -18,6 +18,7 @@ from bench import (
     rows_feed,
     rows_history,
     rows_http,
+    rows_postgres,
     rows_scale,
     rows_sqlite,
     rows_tcp,
@@ -47,6 +48,7 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "http-health": rows_http.health,
     "history": rows_history.history,
     "sqlite": rows_sqlite.store,
+    "postgres": rows_postgres.store,
 }
 
 

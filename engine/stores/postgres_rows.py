@@ -16,8 +16,9 @@ from cython_core.pgcopy import COLUMNS, encode
 from cython_core.rows import Rows
 from engine.stores.postgres_schema import PARTITIONED
 
-# So many rows are encoded at a time, so many bytes are given to the connection.
-ENCODE_ROWS = 2_000
+# So many rows are encoded at a time (a tenth of a millisecond), so many bytes are given to the
+# connection.
+ENCODE_ROWS = 1_000
 PIECE_BYTES = 2**16
 # The header and the end of a COPY stream: slices lose what is not theirs.
 HEADER_BYTES = 19
@@ -117,7 +118,7 @@ async def write_rows(connection: Any, rows: Rows, before_seq: int) -> int:
         written += await _merge(connection, rows, table, before_seq)
     for table in PARTITIONED:
         if rows.count(table):
-            await _copy(connection, rows, table, table)
+            await copy_rows(connection, rows, table, table)
             written += rows.count(table)
     for table in LAST_MERGED:
         written += await _merge(connection, rows, table, before_seq)
@@ -127,7 +128,7 @@ async def write_rows(connection: Any, rows: Rows, before_seq: int) -> int:
 async def _merge(connection: Any, rows: Rows, table: str, before_seq: int) -> int:
     count = rows.count(table)
     if count:
-        await _copy(connection, rows, table, f"new_{table}", "pg_temp")
+        await copy_rows(connection, rows, table, f"new_{table}", "pg_temp")
         bounds: tuple[int, ...] = ()
         if table == "order_changes":
             bounds = rows.min_change_id, rows.max_change_id
@@ -137,21 +138,23 @@ async def _merge(connection: Any, rows: Rows, table: str, before_seq: int) -> in
     return count
 
 
-async def _copy(connection: Any, rows: Rows, table: str, into: str, schema: str | None = None
-                ) -> None:
-    async with aclosing(_pieces(rows, table)) as pieces:
+async def copy_rows(connection: Any, rows: Rows, table: str, into: str, schema: str | None = None,
+                    start: int = 0, stop: int | None = None) -> None:
+    """Copy the rows start..stop of one table. Raises asyncpg's errors."""
+    end = rows.count(table) if stop is None else min(stop, rows.count(table))
+    async with aclosing(_pieces(rows, table, start, end)) as pieces:
         await connection.copy_to_table(into, source=pieces, columns=copy_columns(table),
                                        schema_name=schema, format="binary")
 
 
-async def _pieces(rows: Rows, table: str) -> AsyncGenerator[memoryview, None]:
-    """The stream of a table in pieces."""
-    count = rows.count(table)
-    for start in range(0, count, ENCODE_ROWS):
-        stop = min(start + ENCODE_ROWS, count)
-        data = memoryview(encode(rows, table, start, stop))
-        begin = HEADER_BYTES if start else 0
-        end = len(data) - (TRAILER_BYTES if stop < count else 0)
-        for at in range(begin, end, PIECE_BYTES):
-            yield data[at:min(at + PIECE_BYTES, end)]
+async def _pieces(rows: Rows, table: str, start: int, end: int
+                  ) -> AsyncGenerator[memoryview, None]:
+    """The stream of some rows in pieces."""
+    for first in range(start, end, ENCODE_ROWS):
+        behind = min(first + ENCODE_ROWS, end)
+        data = memoryview(encode(rows, table, first, behind))
+        begin = 0 if first == start else HEADER_BYTES
+        last = len(data) - (TRAILER_BYTES if behind < end else 0)
+        for at in range(begin, last, PIECE_BYTES):
+            yield data[at:min(at + PIECE_BYTES, last)]
         await asyncio.sleep(0)
