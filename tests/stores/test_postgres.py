@@ -368,6 +368,14 @@ async def test_a_query_takes_no_longer_than_it_may(store):
     assert rows == [("30s", "on")]
 
 
+async def test_a_query_leaves_no_lock_behind(store):
+    await store.open(at(END))
+    await store.query("select pg_advisory_lock(77)", [], 1000, 1)
+    held = "select count(*) from pg_locks where locktype = 'advisory' and objid = 77"
+    assert await store.fetch(held, [], 1) == [(0,)]
+    assert await store.fetch(held, [], 1000) == [(0,)]
+
+
 async def test_a_query_has_the_rights_of_its_role(postgres_database):
     role = f"{postgres_database.name}_asks"
     store = PostgresStore(config_of(postgres_database, query_role=role))
