@@ -96,6 +96,7 @@ class LogSpan:
         if taking is not None:
             taking.finish()
             self.first_seq, self.last_seq = taking.first_seq, taking.rows.applied_seq
+        self._progress(2 * self._bytes, 2 * self._bytes)
 
     # -- where to begin ----------------------------------------------------------------------
 
