@@ -42,7 +42,8 @@ def test_the_commands_are_those_of_the_readme():
         "run", "check-config", "hash-password", "submit", "cancel", "watch events", "watch book",
         "watch trades", "book",
         "session roll", "replay lobster", "replay commands", "journal dump", "journal verify",
-        "journal stats", "journal repair", "export"}
+        "journal stats", "journal repair", "export", "store status", "store rebuild",
+        "store verify", "store migrate"}
 
 
 @pytest.mark.parametrize(("words", "command"), EVERY, ids=lambda value: "")
@@ -67,7 +68,8 @@ def test_the_help_names_the_commands():
     assert "Example: matchd run" in shown.stdout
 
 
-@pytest.mark.parametrize("group", [[], ["journal"], ["session"], ["replay"], ["watch"]], ids=str)
+@pytest.mark.parametrize("group", [[], ["journal"], ["session"], ["replay"], ["watch"],
+                                   ["store"]], ids=str)
 def test_a_group_without_a_command_shows_its_help_in_lines(group):
     shown = matchd(*group)
     assert (shown.returncode, shown.stdout) == (2, "")
