@@ -86,7 +86,7 @@ class DatabaseDesk:
         key = ""
         if ask.cache_strategy != "none" and cacheable(ask.query, ask.parameters):
             key = key_of(store, place, ask.query, ask.parameters, rows_max)
-            where, found = await self._find(ask.cache_strategy, key)
+            where, found = await self._find(ask.cache_strategy, key, (store, *place))
             if where and found is not None:
                 self._hits[where].add()
                 return where, found
@@ -98,10 +98,11 @@ class DatabaseDesk:
         body = await encoded(store, place, result)
         # What came while the statement ran may be in its answer, which is then no place's.
         if key and await self._history.place(store) == (store, place):
-            await self._keep(ask.cache_strategy, key, body)
+            await self._keep(ask.cache_strategy, key, body, (store, *place))
         return None, body
 
-    async def _find(self, strategy: str, key: str) -> tuple[Where | None, bytes | None]:
+    async def _find(self, strategy: str, key: str,
+                    place: tuple[object, ...]) -> tuple[Where | None, bytes | None]:
         if strategy != "redis":
             found = self._memory.get(key)
             if found is not None:
@@ -110,13 +111,14 @@ class DatabaseDesk:
             found = await self._behind.get(key)
             if found is not None:
                 if strategy == "hybrid":
-                    self._memory.put(key, found)
+                    self._memory.put(key, found, place)
                 return "redis", found
         return None, None
 
-    async def _keep(self, strategy: str, key: str, body: bytes) -> None:
+    async def _keep(self, strategy: str, key: str, body: bytes,
+                    place: tuple[object, ...]) -> None:
         if strategy != "redis":
-            self._memory.put(key, body)
+            self._memory.put(key, body, place)
         if strategy != "memory" and self._behind is not None:
             await self._behind.put(key, body)
 

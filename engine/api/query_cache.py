@@ -134,11 +134,13 @@ class Remote(Protocol):
 
 
 class MemoryCache:
-    """The answers that were used last, bounded by their number and size."""
+    """The answers that were used last, bounded by their number and size, all of one place of the
+    store: those of another place go when the first one of a new place comes."""
 
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self._entries_max, self._bytes_max = entries_max, bytes_max
         self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._place: tuple[object, ...] = ()
         self.size_bytes = 0
 
     def __len__(self) -> int:
@@ -151,8 +153,11 @@ class MemoryCache:
             self._answers.move_to_end(key)
         return found
 
-    def put(self, key: str, value: bytes) -> None:
-        """Keep it; what was not used for longest goes."""
+    def put(self, key: str, value: bytes, place: tuple[object, ...]) -> None:
+        """Keep an answer of this place; what was not used for longest goes."""
+        if place != self._place:
+            self._answers.clear()
+            self._place, self.size_bytes = place, 0
         if not self._entries_max or len(value) > self._bytes_max:
             return
         before = self._answers.pop(key, None)

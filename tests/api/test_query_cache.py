@@ -99,18 +99,21 @@ def test_the_key_has_everything_that_decides_the_answer() -> None:
 def test_memory_is_bounded_by_number_and_size() -> None:
     cache = MemoryCache(3, 100)
     for name in "abcd":
-        cache.put(name, b"x" * 10)
+        cache.put(name, b"x" * 10, (1,))
     assert len(cache) == 3 and cache.get("a") is None and cache.get("b") == b"x" * 10
-    cache.put("e", b"y" * 85)
+    cache.put("e", b"y" * 85, (1,))
     # What was used last stays longest.
     assert [name for name in "abcde" if cache.get(name)] == ["b", "e"]
     assert cache.size_bytes == 95
-    cache.put("e", b"z")
+    cache.put("e", b"z", (1,))
     assert cache.size_bytes == 11
-    cache.put("f", b"too large" * 100)
+    cache.put("f", b"too large" * 100, (1,))
     assert cache.get("f") is None and len(cache) == 2
+    # Another place of the store: nothing of before is kept.
+    cache.put("g", b"new", (2,))
+    assert len(cache) == 1 and cache.size_bytes == 3 and cache.get("b") is None
     off = MemoryCache(0, 100)
-    off.put("a", b"x")
+    off.put("a", b"x", (1,))
     assert off.get("a") is None
 
 

@@ -70,6 +70,14 @@ async def test_parameters_that_do_not_fit_are_refused(reader: SqliteReader,
         await reader.query("SELECT ?", parameters, 1000, 10)
 
 
+async def test_a_statement_of_ours_does_not_hold_up_the_others(
+        reader: SqliteReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_reader, "FETCH_NS_MAX", 50_000_000)
+    with pytest.raises(QueryTimeout, match="less at once"):
+        await reader.fetch(FOR_EVER, (), 1)
+    assert await reader.fetch("SELECT count(*) FROM trades", (), 1) == [(10,)]
+
+
 async def test_a_query_that_takes_too_long_is_ended(reader: SqliteReader) -> None:
     started = time.monotonic()
     with pytest.raises(QueryTimeout):
