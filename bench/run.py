@@ -48,6 +48,7 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "http-health": rows_http.health,
     "history": rows_history.history,
     "sqlite": rows_sqlite.store,
+    "sqlite-orders": rows_sqlite.orders,
     "postgres": rows_postgres.store,
 }
 
