@@ -217,3 +217,21 @@ async def test_a_foreign_file_stops_the_store_and_not_the_venue(
     daemon.kill()
     await load
     assert history(daemon).read_bytes() == before, "nothing of it was touched"
+
+
+async def test_the_history_of_another_venue_stops_the_store_and_not_the_venue(
+        make_daemon: Callable[..., Daemon]) -> None:
+    other = make_daemon("other", **SETTINGS).start()
+    await caught_up_some(other, 5)
+    assert other.stop() == 0
+    daemon = make_daemon("ours", **SETTINGS)
+    daemon.data_dir.mkdir(parents=True)
+    history(other).rename(history(daemon))
+    daemon.start()
+    stopped = daemon.wait_for_line("store stopped", store="sqlite")
+    assert "it belongs to the log" in stopped["reason"]
+    done = daemon.run("store", "rebuild", "sqlite", "--yes")
+    assert done.returncode == 0, done.stderr
+    await caught_up(daemon)
+    assert daemon.stop() == 0
+    assert (await compare(daemon)).exit_code == 0
