@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from bench import (
     rows_history,
     rows_http,
     rows_postgres,
+    rows_queue,
     rows_scale,
     rows_sqlite,
+    rows_stores,
     rows_tcp,
     servers,
 )
@@ -46,6 +49,9 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "feed-cost": rows_feed.cost,
     "http-orders": rows_http.orders,
     "http-health": rows_http.health,
+    "redis-orders": rows_queue.orders,
+    "dead-store": rows_stores.dead_store,
+    "sustained": rows_stores.sustained,
     "history": rows_history.history,
     "sqlite": rows_sqlite.store,
     "sqlite-orders": rows_sqlite.orders,
@@ -105,6 +111,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", help=f"which: {' '.join([*ROWS, 'curve'])} (all)")
     parser.add_argument("--quick", action="store_true", help="in a minute, less sure")
     parser.add_argument("--tiny", action="store_true", help="only that everything runs")
+    parser.add_argument("--minutes", type=float, metavar="N", help="the length of long runs "
+                        "(`durable`, and each store of `sustained`), in place of one minute")
     parser.add_argument("--unpinned", action="store_true",
                         help="let servers run on the load generator's core too")
     parser.add_argument("--json", action="store_true", help="print the result file instead")
@@ -142,6 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
               file=sys.stderr)
         return 1
     pace = TINY if chosen.tiny else QUICK if chosen.quick else FULL
+    if chosen.minutes is not None:
+        pace = replace(pace, minute=60 * chosen.minutes)
     started = time.monotonic()
     servers.PINNED = not chosen.unpinned
     result: dict[str, Any] = {"conditions": conditions() | {"servers_pinned": servers.PINNED},
