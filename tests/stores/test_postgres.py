@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import datetime
 import decimal
+import re
+from pathlib import Path
 
 import pytest
 
+from engine.config import PostgresConfig
 from engine.stores import postgres_schema
 from engine.stores.postgres import PostgresStore
 from engine.stores.store import (
@@ -433,3 +436,38 @@ async def test_a_server_of_the_environment_needs_no_new_database(postgres_urls):
         poor.drop()
         run_sql(scratch.admin_url, f"drop owned by {name}", f"drop role {name}")
         scratch.drop()
+
+
+async def test_the_sql_of_the_page_works():
+    """Every block of docs/postgres.md, in its order, on a server of its own."""
+    text = (Path(__file__).parents[2] / "docs" / "postgres.md").read_text("utf-8")
+    blocks = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    server = PostgresServer(max(installed())).start()
+    try:
+        run_sql(server.socket_url, *blocks[0].split(";\n")[:-1], *blocks[1].split(";\n")[:-1])
+        url = server.url.replace("postgres:demo@", "matchd:change%20me@")
+        store = PostgresStore(PostgresConfig(url=url, schema="history", pool_min_size=1,
+                                             query_role="matchd_reader"))
+        # All days but the last are older than 90 days.
+        days = days_of(LOG)
+        await SmallFollower(store, LOG).run()
+        run_sql(server.socket_url, "update history.store_days set day = day - 1000",
+                *(f"alter table history.{table}_{day:%Y%m%d} rename to {table}_"
+                  f"{day - datetime.timedelta(days=1000):%Y%m%d}" for day in days
+                  for table in postgres_schema.PARTITIONED))
+        assert (await store.query("select current_user", [], 1000, 1)).rows == [
+            ("matchd_reader",)]
+        for query in blocks[2].split(";\n")[:-1]:
+            await store.query(query, [], 1000, 10)
+        await store.close()
+        run_sql(server.socket_url, blocks[3])
+        left = run_sql(server.socket_url, "select min(seq) as seq from history.order_events")
+        assert left == [{"seq": [*days.values()][-1]}]
+        kept = run_sql(server.socket_url, "select order_id from history.orders where status in "
+                       "('open', 'partially_filled') order by 1")
+        assert [row["order_id"] for row in kept] == [
+            row[0] for row in days_model().rows("orders") if row[11] in (
+                "open", "partially_filled")]
+    finally:
+        server.close()
