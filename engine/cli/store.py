@@ -249,10 +249,11 @@ async def _row(loaded: config.Config, name: str, end: Position) -> dict[str, Any
 
 
 async def _rebuild_running(loaded: config.Config, name: str, told: Told) -> int:
-    """Have the venue do it, and wait."""
+    """Have the venue do it, and wait until the store holds what the log has now."""
     from engine import control
     from engine.cli.store_log import check
 
+    wanted = control.request(loaded.data_dir, "stores")["seq"]
     control.request(loaded.data_dir, "store", name=name, rebuild=True)
     while True:
         await asyncio.sleep(POLL_S)
@@ -262,7 +263,7 @@ async def _rebuild_running(loaded: config.Config, name: str, told: Told) -> int:
         if row["rebuilding"]:
             continue
         told(row["seq"], answer["seq"])
-        if row["state"] == "connected" and row["lag_ms"] < 1000:
+        if row["state"] == "connected" and row["seq"] >= wanted:
             return int(row["seq"])
 
 

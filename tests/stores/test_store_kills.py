@@ -7,6 +7,7 @@ what the journal says, row by row, and what a plain model makes of the same even
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sqlite3
 import time
@@ -230,8 +231,8 @@ async def test_the_history_of_another_venue_stops_the_store_and_not_the_venue(
     daemon.start()
     stopped = daemon.wait_for_line("store stopped", store="sqlite")
     assert "it belongs to the log" in stopped["reason"]
-    done = daemon.run("store", "rebuild", "sqlite", "--yes")
+    done = daemon.run("store", "rebuild", "sqlite", "--yes", "--json")
     assert done.returncode == 0, done.stderr
-    await caught_up(daemon)
+    assert json.loads(done.stdout)["seq"] == end_of(log_of(daemon)) == position(history(daemon))
     assert daemon.stop() == 0
     assert (await compare(daemon)).exit_code == 0
