@@ -276,9 +276,10 @@ async def _rebuild_at_rest(loaded: config.Config, name: str, told: Told) -> int:
     try:
         if name == "redis":
             kept = _make(loaded, name)
-            await kept.open(log.end)
-            await kept.reset()
-            await kept.close()
+            try:
+                await kept.reset()
+            finally:
+                await kept.close()
             return 0
         feeding = follower(name, loaded, log)
         feeding.rebuild()

@@ -157,6 +157,9 @@ class RedisStore:
         keys = self._keys
         names = [keys.venue_position, keys.marks, keys.order_events, keys.last_prices]
         try:
+            if self._link is None:
+                self._link = RedisLink(self._config)
+                await self._link.open()
             known = await self._node(keys.marks).hkeys(keys.marks)
             symbols = {*(one.symbol for one in self._listed()), *await self._found(),
                        *(symbol.decode() for symbol in known)}
@@ -164,6 +167,8 @@ class RedisStore:
                 names += (keys.position(symbol), keys.trades(symbol), keys.book(symbol),
                           keys.ticker(symbol))
             await self._delete(names)
+        except ConfigError as error:
+            raise StoreStopped(error.detail, error.hint) from error
         except (RedisError, OSError) as error:
             self._fail(error)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.stores.breaker import State
 from engine.stores.store import Position, StoreDown, StoreRefused, StoreStopped, Work
-from tests.stores.fed import FedVenue, until
+from tests.stores.fed import QUICK, FedVenue, until
 from tests.stores.file_store import FileStore
 
 
@@ -265,6 +266,36 @@ async def test_a_store_that_hangs_does_not_hold_up_the_end(tmp_path: Path, what:
     venue.trade(5)
     await asyncio.sleep(0.05)
     await asyncio.wait_for(venue.close(drain_s=0.2), 5)
+
+
+@pytest.mark.parametrize("trading", [True, False])
+async def test_a_store_that_is_behind_rests_while_the_venue_trades(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trading: bool) -> None:
+    rests: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(delay_s: float, result: None = None) -> None:
+        if delay_s != 0.001:
+            rests.append(delay_s)
+        await real(0)
+
+    venue, store = fed(tmp_path, stores=msgspec.structs.replace(QUICK, cpu_share=0.25))
+    store.max_batch_size = 50
+    venue.trading = trading
+    await venue.start(follow=False)
+    venue.trade(150)
+    await venue.committed()
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    venue.follow()
+    await venue.level()
+    monkeypatch.undo()
+    await venue.close()
+    assert store.events() == venue.events()
+    assert len(rests) > 5
+    # About three times as long as it worked; else only a turn for the loop.
+    assert any(rests) == trading
+    worked_s = venue.follower.meters.write.total / 1e9
+    assert (sum(rests) > worked_s) == trading
 
 
 async def test_segments_that_a_store_needs_are_kept(tmp_path: Path) -> None:
