@@ -39,6 +39,8 @@ SECOND_NS = 1_000_000_000
 TRADES_READ_MAX = 100_000
 TRADES_AT_ONCE = 1_000
 BOUNDS_KEPT = 1_000
+# What instruments are is read anew after so long: the store may just have taken a change of them.
+SCALES_NS = clock.NS_PER_S
 # A store that was away is not asked again for so long.
 AWAY_NS = clock.NS_PER_S
 
@@ -185,6 +187,7 @@ class Reader:
         self.name = store.name
         self._postgres = store.name == "postgres"
         self._scales: dict[str, Scale] = {}
+        self._scales_ns = 0
         # Times to the first id at or behind them, of one log.
         self._firsts: OrderedDict[int, int] = OrderedDict()
         self._log: tuple[str, int] = ("", 0)
@@ -211,11 +214,14 @@ class Reader:
 
     async def scales(self, symbols: Collection[str] | None) -> Mapping[str, Scale]:
         """The scales of these symbols and others; of all, read anew, for None."""
-        if symbols is None or not self._scales.keys() >= set(symbols):
+        now_ns = clock.monotonic_ns()
+        if symbols is None or now_ns - self._scales_ns > SCALES_NS \
+                or not self._scales.keys() >= set(symbols):
             rows = await self.store.fetch(
                 "SELECT symbol, price_decimals, quantity_decimals, lot_size FROM instruments",
                 (), 100_000)
             self._scales = {row[0]: Scale(*row[1:]) for row in rows}
+            self._scales_ns = now_ns
         return self._scales
 
     # -- times to ids --------------------------------------------------------------------------

@@ -188,6 +188,20 @@ async def test_another_log_in_the_store_is_searched_anew() -> None:
     assert (await reader.page(ask)).rows == answer(other, ask)[:1000]
 
 
+async def test_scales_follow_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = SqliteReads(DATA)
+    reader = Reader(reads)
+    assert (await reader.scales(["DOGE"]))["DOGE"] == (0, 0, 1)
+    await reader.scales(["BTC-USDT"])
+    assert reads.asked == 1
+    reads.connection.execute("UPDATE instruments SET price_decimals = 5")
+    assert (await reader.scales(["DOGE"]))["DOGE"] == (0, 0, 1)
+    assert (await reader.scales(None))["DOGE"] == (5, 0, 1)
+    reads.connection.execute("UPDATE instruments SET price_decimals = 6")
+    monkeypatch.setattr(history, "SCALES_NS", -1)
+    assert (await reader.scales(["DOGE"]))["DOGE"] == (6, 0, 1)
+
+
 async def test_many_trades_in_a_second_make_short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "TRADES_READ_MAX", 10)
     monkeypatch.setattr(history, "TRADES_AT_ONCE", 4)
