@@ -22,8 +22,8 @@ class Positions:
     """What was read of one Redis: `venue` and `markets` are texts as they stand there, None where
     there is none; `marks` are the markets' newest seqs as the venue's group knows them.
 
-    `floor` is where a group begins that has nothing. Raises StoreStopped when it is another
-    log's, or no position at all."""
+    `floor` is where a group begins that has nothing. With a position of another log, `foreign` is
+    that and nothing else counts. Raises StoreStopped for what is no position."""
 
     def __init__(self, log: Position, floor: int, venue: bytes | None,
                  markets: Mapping[str, bytes | None], marks: Mapping[str, int]) -> None:
@@ -33,6 +33,7 @@ class Positions:
         # Groups whose stream is no continuation of what comes: it is removed first.
         self._anew: set[str] = set()
         self.incarnation = log.incarnation
+        self.foreign: Position | None = None
         self.is_empty = venue is None and not any(markets.values())
         venue_seq = self._read(VENUE, venue)
         self._floor = floor
@@ -63,9 +64,7 @@ class Positions:
             raise StoreStopped(f"the position of {group or 'the venue'} in Redis is none of ours",
                                "is another redis.prefix meant?") from None
         if log_id != self._log.log_id:
-            raise StoreStopped(
-                f"this Redis belongs to the log {log_id.hex()}, ours is {self._log.log_id.hex()}",
-                "set another redis.prefix, or run `matchd store rebuild redis`")
+            self.foreign = Position(log_id, incarnation, seq)
         self._texts[group] = text
         self.incarnation = min(self.incarnation, incarnation)
         return seq
@@ -86,6 +85,8 @@ class Positions:
     @property
     def start(self) -> Position:
         """Behind this event the log has to be read again."""
+        if self.foreign is not None:
+            return self.foreign
         return Position(self._log.log_id, self.incarnation, self.start_seq)
 
     def seq(self, group: str) -> int:

@@ -74,8 +74,7 @@ class RedisStore:
         """Connect and read every position; see Store."""
         await self.close()
         try:
-            self._link = RedisLink(self._config)
-            await self._link.open()
+            await self._connect()
             self._instruments = {one.symbol: one for one in self._listed()
                                  if self._is_kept(one.symbol)}
             self._streams = Streams(self._coder, self._instruments)
@@ -84,6 +83,10 @@ class RedisStore:
             raise StoreStopped(error.detail, error.hint) from error
         except (RedisError, OSError) as error:
             self._fail(error)
+        if self._positions.foreign is not None:
+            # Its keys stay as they are, unless a reset is wanted.
+            found, self._positions = self._positions.foreign, None
+            return found
         if self._now is not None:
             await self._now.begin(self._instruments.values())
         if self._positions.lost:
@@ -94,6 +97,10 @@ class RedisStore:
         if self._positions.is_empty and self._positions.start_seq == 0:
             return None
         return self._positions.start
+
+    async def _connect(self) -> None:
+        self._link = RedisLink(self._config)
+        await self._link.open()
 
     def _listed(self) -> list[Instrument]:
         return list(self._market.instruments.values()) if self._market is not None else []
@@ -153,13 +160,13 @@ class RedisStore:
         return self._link.node(key)
 
     async def reset(self) -> None:
-        """Remove every key of ours but the order queue's, the venue's first; see Store."""
+        """Remove every key of ours but the order queue's, the venue's first; see Store. Connects
+        if nobody did."""
         keys = self._keys
         names = [keys.venue_position, keys.marks, keys.order_events, keys.last_prices]
         try:
             if self._link is None:
-                self._link = RedisLink(self._config)
-                await self._link.open()
+                await self._connect()
             known = await self._node(keys.marks).hkeys(keys.marks)
             symbols = {*(one.symbol for one in self._listed()), *await self._found(),
                        *(symbol.decode() for symbol in known)}

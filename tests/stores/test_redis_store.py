@@ -99,8 +99,10 @@ async def test_two_venues_do_not_mix(tmp_path: Path, server: RedisServer,
     venue, store, at = await begun(venues, tmp_path, server)
     other, stranger = await begin(venues, tmp_path, server)
     before = seen(server)
-    with pytest.raises(StoreStopped, match="belongs to the log"):
-        await stranger.open(other.end)
+    assert await stranger.open(other.end) == at
+    with pytest.raises(StoreMoved):
+        await stranger.write(other.work(at))
+    assert seen(server) == before
     # A second one of the same log: who comes second is told.
     second = venue.store()
     assert await venue.open(second) == at
