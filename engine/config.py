@@ -366,6 +366,8 @@ def _check_order_queue(config: Config, accounts: list[Account], path: Path,
             problems.note(path, "redis.order_accounts", "usernames of accounts.toml", show(name))
 
 
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
+                 "rediss+cluster")
 _VARIABLE = re.compile(r"MATCHD_([A-Z0-9_]+?)__([A-Z0-9_]+)")
 # Names without our prefix that some keys answer to as well; the prefixed name goes first.
 ALIASES = {
@@ -427,6 +429,15 @@ def _check_relations(config: Config, path: Path, problems: Problems) -> None:
         problems.note(path, "postgres.pool_min_size",
                       f"at most postgres.pool_max_size ({config.postgres.pool_max_size})",
                       show(config.postgres.pool_min_size))
+    for text in config.redis.depths:
+        pattern, _, depth = text.rpartition("=")
+        if not pattern or not depth.isdecimal() or not 1 <= int(depth) <= 10_000:
+            problems.note(path, "redis.depths", 'a pattern and levels, like "BTC-*=50"',
+                          show(text))
+    if config.redis.url and config.redis.url.partition(":")[0] not in REDIS_SCHEMES:
+        # The address may hold a password: it is not shown.
+        problems.note(path, "redis.url", f"an address of {', '.join(REDIS_SCHEMES)}",
+                      "another scheme")
     if config.stores.retry_min_ms > config.stores.retry_max_ms:
         problems.note(path, "stores.retry_min_ms",
                       f"at most stores.retry_max_ms ({config.stores.retry_max_ms})",

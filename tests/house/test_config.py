@@ -85,8 +85,8 @@ def sample(hint, key):
     if isinstance(kind, msgspec.inspect.BoolType):
         return "true", True
     if isinstance(kind, msgspec.inspect.VarTupleType):
-        return "one, two", ("one", "two")
-    text = "10:30" if key == "session_roll_at" else "other"
+        return ("A=1, B=2", ("A=1", "B=2")) if key == "depths" else ("one, two", ("one", "two"))
+    text = {"session_roll_at": "10:30", "url": "redis://other"}.get(key, "other")
     return text, text
 
 
@@ -162,6 +162,13 @@ def test_keys_that_depend_on_each_other_are_checked_together(tmp_path):
     assert "journal.segment_bytes: expected a multiple of 4096, found 70000" in text
     assert "journal.first_segment_bytes: expected at most journal.segment_bytes (70000)" in text
     assert "order_entry.timeout_ms: expected at least twice order_entry.heartbeat_ms" in text
+
+
+def test_addresses_and_depths_of_redis_are_checked_without_showing_a_password(tmp_path):
+    text = problems_of(write(
+        tmp_path, '[redis]\nurl = "http://:secret@host"\ndepths = ["BTC-*", "X=0", "A=5"]\n'))
+    assert text.count("redis.depths: expected a pattern and levels") == 2
+    assert "redis.url: expected an address of redis, rediss" in text and "secret" not in text
 
 
 def test_a_lone_matchd_toml_takes_the_tables_of_the_package(tmp_path):

@@ -21,9 +21,9 @@ from tests.support.redis import Cluster, RedisServer, Sentinels, TlsFront
 pytestmark = pytest.mark.timeout(120)
 Start = Callable[..., Awaitable[RedisVenue]]
 # What docs/redis.md lists for the ACL user.
-RULES = ("resetchannels &matchd:* ~matchd:* -@all +ping +get +set +del +xadd +xrange +hset +hlen "
-         "+hgetall +hkeys +publish +eval +select +multi +exec +scan +client|setinfo "
-         "+client|setname")
+RULES = ("resetchannels &matchd:* ~matchd:* -@all +ping +get +set +del +xadd +xrange +xrevrange "
+         "+hset +hlen +hgetall +hkeys +publish +eval +select +multi +exec +scan "
+         "+client|setinfo +client|setname")
 
 
 @pytest.fixture
