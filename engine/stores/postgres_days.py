@@ -20,7 +20,7 @@ import asyncpg
 
 from cython_core.event import EventBatch
 from engine import clock, log
-from engine.stores.postgres_schema import PARTITIONED, partitions
+from engine.stores.postgres_schema import LONG_S, PARTITIONED, partitions
 from engine.stores.store import StoreDown, StoreMoved
 
 LOCK_TIMEOUT_MS = 1_000
@@ -102,7 +102,12 @@ class Days:
                     f"alter table {name} add constraint {check} check ({bound}) not valid")
         for table in PARTITIONED:
             name, check = self._names(table)
-            await connection.execute(f"alter table {name} validate constraint {check}")
+            async with connection.transaction():
+                # It reads the whole day: a second for some ten million rows.
+                await connection.execute(f"set local lock_timeout = {LOCK_TIMEOUT_MS}")
+                await connection.execute("set local statement_timeout = 0")
+                await connection.execute(f"alter table {name} validate constraint {check}",
+                                         timeout=LONG_S)
 
     async def _drop_checks(self, connection: Any) -> None:
         """Take step 1 back, inside a transaction; tables without a check are not locked."""

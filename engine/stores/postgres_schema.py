@@ -19,6 +19,8 @@ PARTITIONED = {"orders": "order_id", "order_events": "seq", "trades": "match_num
 PLAIN = ("store_position", "store_days", "instruments", "accounts", "candles", "positions")
 TABLES = (*PLAIN, *PARTITIONED)
 VIEWS = ("orders_view", "order_events_view", "trades_view", "candles_view", "positions_view")
+# Changes of large tables take their time; so long at most.
+LONG_S = 3_600.0
 # Below it the partitions' ways that we use are missing.
 SERVER_NEEDED = 14
 
@@ -46,8 +48,9 @@ def migrations() -> list[Migration]:
 async def version_of(connection: Any, schema: str) -> int:
     """The last migration that was run; 0 when there are no tables. Raises StoreDown when the
     position has no row, StoreStopped for tables that may not be ours, asyncpg's errors."""
-    if await connection.fetchval("select to_regclass($1) is null", _name(schema, "store_position")):
-        await _check_free(connection, schema)
+    absent = await connection.fetchval("select to_regclass($1) is null",
+                                       _name(schema, "store_position"))
+    if absent and await _is_free(connection, schema):
         return 0
     version = await connection.fetchval("select schema_version from store_position")
     if version is None:
@@ -72,16 +75,18 @@ async def check(connection: Any, schema: str) -> int:
     return known[-1].version - version
 
 
-async def _check_free(connection: Any, schema: str) -> None:
-    """Raises StoreStopped where tables have our names and `store_position` is missing: they may
-    be anybody's, and nothing of ours touches them."""
+async def _is_free(connection: Any, schema: str) -> bool:
+    """Whether there are no tables; False when somebody just made ours. Raises StoreStopped where
+    tables have our names and `store_position` is missing: they may be anybody's, and nothing of
+    ours touches them."""
     missing = await missing_tables(connection, schema)
     found = [table for table in TABLES if table not in missing]
-    if found:
+    if found and "store_position" not in found:
         raise StoreStopped(
             f"the schema {schema} has {', '.join(found)}, but no store_position",
             "give the store a schema of its own in postgres.schema; if these are its old tables, "
             "drop them")
+    return not found
 
 
 async def migrate(connection: Any, schema: str) -> int:
@@ -96,8 +101,9 @@ async def migrate(connection: Any, schema: str) -> int:
             await connection.execute(f'create schema "{schema}"')
         version = await version_of(connection, schema)
         missing = [step for step in migrations() if step.version > version]
+        await connection.execute("set local statement_timeout = 0")
         for step in missing:
-            await connection.execute(step.sql)
+            await connection.execute(step.sql, timeout=LONG_S)
             await connection.execute("update store_position set schema_version = $1",
                                      step.version)
         return len(missing)

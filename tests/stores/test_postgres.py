@@ -434,7 +434,8 @@ async def test_a_server_of_the_environment_needs_no_new_database(postgres_urls):
         await store.close()
     finally:
         poor.drop()
-        run_sql(scratch.admin_url, f"drop owned by {name}", f"drop role {name}")
+        run_sql(scratch.admin_url, f"grant {name} to current_user", f"drop owned by {name}",
+                f"drop role {name}")
         scratch.drop()
 
 
