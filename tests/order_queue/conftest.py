@@ -87,8 +87,10 @@ class Producer:
         """Whether every entry was taken and acknowledged."""
         if self.kind == "list":
             return not self.client.exists(self.queue, f"{self.queue}:taken")
+        if self.client.xlen(self.queue):
+            return False
         pending: Any = self.client.xpending(self.queue, "matchd")
-        return self.client.xlen(self.queue) == 0 and pending["pending"] == 0
+        return bool(pending["pending"] == 0)
 
 
 async def until(done: Callable[[], Any], what: Callable[[], str] = lambda: "") -> None:

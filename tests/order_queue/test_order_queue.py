@@ -258,6 +258,45 @@ async def test_a_full_queue_of_commands_holds_the_reading_up(start_venue,
     assert len(events(venue)) == 3_000
 
 
+async def test_while_the_matcher_is_behind_nothing_is_read(start_venue,
+                                                           stream: Producer) -> None:
+    venue = await start_venue()
+    assert (await stream.ask(**BUY))["status"] == 201
+    commands = venue.app.commands
+    limit, commands.limit_units = commands.limit_units, 0
+    stream.send(**BUY)
+    # The read that was waiting takes this one; its order waits for room.
+    await until(lambda: venue.app.order_queue.in_flight == 1)
+    for _ in range(10):
+        stream.send(**BUY)
+    await asyncio.sleep(0.1)
+    assert (venue.app.order_queue.in_flight, stream.client.xlen("orders")) == (1, 11)
+    assert venue.app.metrics.counts()["redis_orders_pauses"] >= 1
+    commands.limit_units = limit
+    # What the matcher takes in makes room known.
+    venue.inside(lambda batch: batch.account_query(1))
+    await stream.answers(12)
+
+
+async def test_no_more_is_taken_than_can_be_under_way(start_venue, producer: Producer,
+                                                      monkeypatch) -> None:
+    monkeypatch.setattr("engine.intake.redis_orders.WINDOW", 10)
+    monkeypatch.setattr("engine.intake.redis_queue.READ_MAX", 5)
+    for number in range(300):
+        producer.send(**BUY, client_order_id=f"w{number}")
+    venue = await start_venue()
+    most = 0
+
+    def look() -> bool:
+        nonlocal most
+        most = max(most, venue.app.order_queue.in_flight)
+        return producer.nothing_left()
+
+    await until(look)
+    assert most < 15
+    assert len(events(venue)) == 300
+
+
 async def test_a_full_server_keeps_the_entries_until_there_is_room(
         start_venue, producer: Producer) -> None:
     venue = await start_venue()
