@@ -83,7 +83,7 @@ class Follower:
         # Why the store is stopped or down, "" while it is well.
         self.error = ""
         self._bell = asyncio.Event()
-        self._draining = self._look_again = self._anew = False
+        self._draining = self._look_again = self._anew = self._shown = False
         self._log = log.get("stores")
         # From where on the journal is kept for it.
         self.holds_seq = 0
@@ -120,7 +120,11 @@ class Follower:
 
     def facts(self) -> Mapping[str, object]:
         """What the store tells of itself."""
-        return self.store.facts() if self.store is not None else {}
+        try:
+            return self.store.facts() if self.store is not None else {}
+        except Exception as error:
+            # Whoever asks is not to suffer for it.
+            return {"facts": f"{type(error).__name__}: {error}"}
 
     def look_again(self) -> None:
         """Read the position again: somebody changed the store. A stopped one tries again."""
@@ -285,12 +289,16 @@ class Follower:
                 wait_ns = self.pace.due_in_ns(waiting, now_ns)
                 if not wait_ns or self._draining:
                     return True
-            elif self._draining:
-                return False
             due_ns = store.due_ns()
+            if self._draining and not waiting:
+                # What is due in a moment is shown before the end, once.
+                soon_ns = now_ns + 2 * store.batch_interval_ms * clock.NS_PER_MS
+                if self._shown or not 0 < due_ns < soon_ns:
+                    return False
             if due_ns:
                 due_in_ns = max(due_ns, ended_ns + DUE_MIN_NS) - now_ns
                 if due_in_ns <= 0:
+                    self._shown = self._draining
                     return True
                 wait_ns = min(wait_ns or due_in_ns, due_in_ns)
             more = self.pace.size if waiting else 1

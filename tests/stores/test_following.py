@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine import clock
 from engine.stores.breaker import State
 from engine.stores.store import Position, StoreDown, StoreRefused, StoreStopped, Work
 from tests.stores.fed import QUICK, FedVenue, until
@@ -244,6 +245,21 @@ async def test_a_due_store_is_called_without_an_event(tmp_path: Path) -> None:
     await until(lambda: bool(store.works and not store.works[-1].batches))
     assert store.works[-1].before == store.works[-1].after
     assert store.due_ns() == 0
+    await venue.close()
+
+
+async def test_what_is_due_in_a_moment_is_shown_before_the_end(tmp_path: Path) -> None:
+    venue, store = fed(tmp_path)
+    await venue.start()
+    await venue.level()
+    before = len(store.works)
+    store.due = clock.monotonic_ns() + 8 * clock.NS_PER_MS
+    # It wants to be called again and again: once is enough.
+    store.after_write = lambda work: setattr(store, "due", clock.monotonic_ns())
+    venue.follower.drain()
+    assert venue.following is not None
+    await asyncio.wait_for(venue.following, 5)
+    assert [work.batches for work in store.works[before:]] == [[]]
     await venue.close()
 
 
