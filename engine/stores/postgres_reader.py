@@ -142,7 +142,7 @@ class PostgresReader:
             done = True
             return result
         except asyncpg.PostgresError:
-            if not connection.is_closed():
+            if not _is_lost(connection):
                 await self._leave(connection, strange)
                 done = True
             raise
@@ -151,7 +151,7 @@ class PostgresReader:
             done = True
             raise
         finally:
-            if not done:
+            if not done and not _is_lost(connection):
                 # Whatever state it is in, nobody gets it again.
                 connection.terminate()
             await pool.release(connection)
@@ -171,6 +171,14 @@ class PostgresReader:
                     max_size=max(1, config.pool_max_size - 1), reset=_is_clean,
                     **await self._link.arguments(" reader", READS_ONLY))
             return self._pool
+
+
+def _is_lost(connection: Any) -> bool:
+    """Whether it ended by itself; then the pool has taken it back, and it answers nothing more."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True
 
 
 async def _is_clean(connection: Any) -> None:

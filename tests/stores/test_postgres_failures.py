@@ -128,6 +128,17 @@ async def test_a_backend_killed_under_load(server, scratch):
 
 # -- the net fails --------------------------------------------------------------------------------
 
+async def test_a_reader_whose_backend_dies_says_so_and_goes_on(scratch):
+    store = PostgresStore(config_of(scratch, pool_min_size=0, pool_max_size=3))
+    try:
+        for _ in range(4):
+            with pytest.raises(StoreDown, match="terminating connection"):
+                await store.query("select pg_terminate_backend(pg_backend_pid())", [], 5_000, 1)
+            assert (await store.query("select 2", [], 5_000, 1)).rows == [(2,)]
+    finally:
+        await store.close()
+
+
 async def test_connections_cut_at_random_moments(proxy, scratch):
     store = through(proxy, scratch)
     follower = SmallFollower(store, LOG, seed=7, run_max=20)
