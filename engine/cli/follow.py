@@ -7,7 +7,13 @@ from cython_core.event import EventBatch
 from engine import control
 from engine.config import Config
 from engine.errors import JournalError
-from engine.journal.reader import Cursor, LogWalk, cursor_before, first_header, judge
+from engine.journal.reader import (
+    Cursor,
+    LogWalk,
+    cursor_before,
+    first_header,
+    was_being_written,
+)
 from engine.journal.storage import FileStorage
 
 # How long to wait before looking for new events again.
@@ -40,7 +46,7 @@ def events(config: Config, from_seq: int | None, once: bool) -> Iterator[EventBa
             yield run.batch
         if walk.ending is not None and cursor == reached:
             # No step further: a block that is being written may stand here, but no damage.
-            judge(storage, walk.log_id, walk.ending)
+            was_being_written(storage, walk.log_id, walk.ending)
         if once:
             return
         time.sleep(POLL_S)

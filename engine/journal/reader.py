@@ -307,17 +307,29 @@ def follow(storage: Storage, start: Cursor | None = None) -> Iterator[Run]:
         walk = LogWalk(storage, start)
         yield from walk.runs()
         ending = walk.ending
-        if ending is None or not ending.damage:
+        if ending is None or not ending.damage or not was_being_written(storage, walk.log_id,
+                                                                        ending):
             return
-        try:
-            judge(storage, walk.log_id, ending)
-        except JournalCorrupt:
-            # The writer may have finished this very block since we looked: then it is good now.
-            if start == ending.cursor:
-                raise
-            start = ending.cursor
-        else:
-            return
+        start = ending.cursor
+
+
+def was_being_written(storage: Storage, log_id: bytes, ending: Ending) -> bool:
+    """Whether the log goes on at a place where a walk beside the writer ended with damage.
+
+    The writer may have finished this very block, and more behind it, since the walk looked. What
+    is on disk for certain can be read at a second look, or is damaged: JournalCorrupt.
+    """
+    try:
+        judge(storage, log_id, ending)
+    except JournalCorrupt:
+        again = LogWalk(storage, ending.cursor)
+        if next(again.runs(), None) is not None:
+            return True
+        if again.ending is None or again.ending.cursor != ending.cursor:
+            return True
+        judge(storage, log_id, again.ending)
+        raise
+    return False
 
 
 def cursor_before(storage: Storage, seq: int) -> Cursor | None:

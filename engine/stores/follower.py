@@ -245,7 +245,7 @@ class Follower:
             await store.reset()
             self._anew = False
         self.position = await self._open(store)
-        self._hold(self.position.seq)
+        self._hold(store.safe_seq(self.position.seq))
         self.supply.start(self.position.seq)
         self.state = "connected"
         if not self.supply.waiting:
@@ -330,7 +330,7 @@ class Follower:
             return
         self.meters.wrote(count(batches), clock.monotonic_ns() - started_ns)
         self.position = after
-        self._hold(after.seq)
+        self._hold(store.safe_seq(after.seq))
 
     def _behind(self, batches: list[EventBatch]) -> Position:
         journal = self._journal

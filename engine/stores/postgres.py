@@ -105,6 +105,10 @@ class PostgresStore:
         """Never: nothing has to be done without events."""
         return 0
 
+    def safe_seq(self, written_seq: int) -> int:
+        """All of it: a commit is durable there."""
+        return written_seq
+
     async def reset(self) -> None:
         """Empty every table and forget the position, in one transaction; tables that are missing
         are made anew. Needs no `open`, which may have failed. Raises StoreDown, StoreStopped."""

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from cython_core.errors import CoreError
 from cython_core.rows import Rows
+from engine import clock
 from engine.config import SqliteConfig
 from engine.errors import StoreError
 from engine.stores import sqlite_file
@@ -36,6 +37,9 @@ from engine.stores.store import (
 )
 
 Result = TypeVar("Result")
+
+# What was written is made safe from a power cut so often.
+SAFE_NS = 5 * clock.NS_PER_S
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
@@ -61,6 +65,8 @@ class SqliteStore:
         self._history = SqliteReader(self.path, "sqlite-history")
         self._queries = SqliteReader(self.path, "sqlite-queries")
         self._rows_written = 0
+        # Up to where a power cut takes nothing back, and when that was made so.
+        self._safe_seq = self._safe_at_ns = 0
 
     # -- what the follower calls ---------------------------------------------------------------
 
@@ -77,6 +83,10 @@ class SqliteStore:
     def due_ns(self) -> int:
         """When (monotonic) old history wants to go; 0 for never."""
         return self._retention.due_ns
+
+    def safe_seq(self, written_seq: int) -> int:
+        """What is in the file itself; the rest is in its log, which is not synced."""
+        return min(written_seq, self._safe_seq)
 
     async def reset(self) -> None:
         """Empty every table and forget the position. Needs no `open`: a damaged file is put aside
@@ -150,6 +160,9 @@ class SqliteStore:
         self._identity = sqlite_file.identity(self.path)
         found = read_position(self._connection)
         self._is_empty = found is None
+        # What a killed process left may be in the page cache only.
+        self._safe_seq = 0
+        self._make_safe(self._connection, found.seq if found else 0)
         return found
 
     def _connected(self) -> sqlite3.Connection:
@@ -183,8 +196,15 @@ class SqliteStore:
             connection.execute("COMMIT")
             self._is_empty = False
             rows.clear()
+            if clock.monotonic_ns() - self._safe_at_ns > SAFE_NS:
+                self._make_safe(connection, work.after.seq)
         if self._retention.is_due():
             self._retention.run(connection)
+
+    def _make_safe(self, connection: sqlite3.Connection, seq: int) -> None:
+        self._safe_at_ns = clock.monotonic_ns()
+        if sqlite_file.checkpoint(connection):
+            self._safe_seq = seq
 
     def _taken(self, connection: sqlite3.Connection, work: Work) -> Rows:
         """The work's events as rows."""
@@ -218,6 +238,7 @@ class SqliteStore:
             connection.execute(f"DELETE FROM {table}")
         connection.execute("COMMIT")
         self._rows = None
+        self._safe_seq = 0
         self._retention.forget()
 
     def _move_position(self, connection: sqlite3.Connection, work: Work, time_ns: int) -> None:

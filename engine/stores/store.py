@@ -82,7 +82,7 @@ class Store(Protocol):
         StoreStopped."""
 
     async def write(self, work: Work) -> None:
-        """Write the events and the position behind them in one transaction; durable on return.
+        """Write the events and the position behind them in one transaction.
 
         Checks in the same transaction that the position is `work.before`. Raises StoreDown,
         StoreMoved, StoreRefused, StoreStopped; then nothing of it was written, or all of it
@@ -91,6 +91,10 @@ class Store(Protocol):
     def due_ns(self) -> int:
         """When (monotonic) the store wants `write` to be called although no event comes, with
         empty work; 0 for never."""
+
+    def safe_seq(self, written_seq: int) -> int:
+        """Up to where a power cut takes nothing back of what was written up to `written_seq`: the
+        journal may let go of those events."""
 
     async def reset(self) -> None:
         """Empty every table and forget the position, in one transaction; whatever was in it, also

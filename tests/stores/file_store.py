@@ -67,6 +67,9 @@ class FileStore:
     def due_ns(self) -> int:
         return self.due
 
+    def safe_seq(self, written_seq: int) -> int:
+        return written_seq
+
     async def reset(self) -> None:
         self.path.write_bytes(b"")
 

@@ -16,7 +16,7 @@ from cython_core.event import EventBatch
 from cython_core.rows import COLUMNS
 from engine.clock import NS_PER_DAY
 from engine.config import SqliteConfig
-from engine.stores import sqlite_rows
+from engine.stores import sqlite, sqlite_rows
 from engine.stores.sqlite import SqliteStore
 from engine.stores.sqlite_rows import STATEMENTS
 from engine.stores.sqlite_schema import SCHEMA_VERSION, TABLES
@@ -258,6 +258,30 @@ async def test_two_stores_that_both_found_it_empty(store: SqliteStore, tmp_path:
     await other.close()
     with pytest.raises(StoreMoved):
         await store.write(work_of(LOG[:50], START))
+
+
+async def test_what_is_not_synced_is_not_safe(store: SqliteStore, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.open(START)
+    half = len(LOG) // 2
+    position = await write_in_parts(store, LOG[:half], half, 1)
+    # The journal has to keep what only the unsynced log beside the file has.
+    assert store.safe_seq(position.seq) == 0
+    monkeypatch.setattr(sqlite, "SAFE_NS", 0)
+    reader = sqlite3.connect(tmp_path / "history.sqlite")
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM trades").fetchall()
+    position = await write_in_parts(store, LOG[half:-1], half, 1, position)
+    assert store.safe_seq(position.seq) < position.seq, "a reader keeps pages back"
+    reader.close()
+    position = await write_in_parts(store, LOG[-1:], 1, 1, position)
+    assert store.safe_seq(position.seq) == position.seq == end_of(LOG)
+    # The file alone, as a power cut may leave it, has everything up to there.
+    (tmp_path / "alone.sqlite").write_bytes((tmp_path / "history.sqlite").read_bytes())
+    assert read(tmp_path / "alone.sqlite", "SELECT seq FROM store_position") == [(position.seq,)]
+    await store.close()
+    assert await store.open(START) == position
+    assert store.safe_seq(position.seq) == position.seq
 
 
 async def test_work_without_events_changes_nothing(store: SqliteStore) -> None:
