@@ -153,17 +153,12 @@ async def test_an_empty_redis_begins_so_many_events_ago(
     await store.close()
 
 
-@pytest.mark.parametrize("lost", ["position:{venue}", "position:{AAPL}", "marks:{venue}",
-                                  "order_events:{venue}"])
+@pytest.mark.parametrize("lost", ["position:{venue}", "position:{AAPL}", "marks:{venue}"])
 async def test_a_key_that_went_missing(tmp_path: Path, server: RedisServer,
                                        venues: list[RedisVenue], lost: str) -> None:
     venue, store, _ = await begun(venues, tmp_path, server)
     symbol = next(iter(venue.market.instruments.values())).symbol
     with server.client() as client:
-        if lost == "order_events:{venue}":
-            # What is missing is not told by a position; what comes is there.
-            client.delete(f"matchd:{lost}")
-            return
         assert client.delete(f"matchd:{lost.replace('AAPL', symbol)}") == 1
         venue.trade(5)
         await venue.chase(store)
