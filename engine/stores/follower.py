@@ -40,6 +40,9 @@ from engine.stores.tail import Tail
 
 # A store that wants to be called all the time is called so often.
 DUE_MIN_NS = clock.NS_PER_MS
+# While nothing happens a store is asked so often whether it is still there, and where it was: or a
+# quiet venue would call a dead server connected, and leave an emptied one empty.
+LOOK_NS = 5 * clock.NS_PER_S
 
 
 class Log(Protocol):
@@ -295,12 +298,12 @@ class Follower:
                 soon_ns = now_ns + 2 * store.batch_interval_ms * clock.NS_PER_MS
                 if self._shown or not 0 < due_ns < soon_ns:
                     return False
-            if due_ns:
-                due_in_ns = max(due_ns, ended_ns + DUE_MIN_NS) - now_ns
-                if due_in_ns <= 0:
-                    self._shown = self._draining
-                    return True
-                wait_ns = min(wait_ns or due_in_ns, due_in_ns)
+            look_ns = ended_ns + LOOK_NS
+            due_in_ns = max(min(due_ns or look_ns, look_ns), ended_ns + DUE_MIN_NS) - now_ns
+            if due_in_ns <= 0:
+                self._shown = self._draining
+                return True
+            wait_ns = min(wait_ns or due_in_ns, due_in_ns)
             more = self.pace.size if waiting else 1
             await self._listen(wait_ns, self.supply.given_seq + more)
         return True
@@ -323,10 +326,13 @@ class Follower:
         before = self.position
         after = self._behind(batches) if batches else before
         started_ns = clock.monotonic_ns()
+        only_looks = not batches and not 0 < store.due_ns() <= started_ns
         try:
             await store.write(Work(batches, before, after, self.supply.live))
         except StoreRefused as error:
             await self._bisect(store, batches, error)
+            return
+        if only_looks:
             return
         self.meters.wrote(count(batches), clock.monotonic_ns() - started_ns)
         self.position = after

@@ -161,6 +161,7 @@ class PostgresStore:
         if self._writer is None or self._writer.is_closed():
             raise StoreDown(f"there is no connection to PostgreSQL at {self._link.where}")
         if not work.batches:
+            await self._check_position(work.before)
             return
         rows = await self._rows_behind(work.before.seq)
         position = work.before

@@ -312,7 +312,7 @@ class RedisStore:
                                            return_exceptions=True):
             if failed is not None:
                 raise failed
-        if not venue.is_empty:
+        if not venue.is_empty or not by_node:
             _check(await self._node(venue.node_key).execute_command(*venue.call()))
 
     def _fail(self, error: Exception) -> NoReturn:

@@ -29,8 +29,9 @@ class Work(NamedTuple):
     """Events for one transaction: whole commands, without a hole, behind `before` up to `after`.
 
     `live`: the newest there are; False while a store catches up. Without batches `before` is
-    `after`: nothing happened but that the store is due. An empty store takes any `before`: seq 0,
-    or a later one where the log's beginning is not kept any more."""
+    `after`: the store is due, or is asked whether it is still there and where it was. An empty
+    store takes any `before`: seq 0, or a later one where the log's beginning is not kept any
+    more."""
 
     batches: list[EventBatch]
     before: Position

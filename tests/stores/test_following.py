@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from engine import clock
+from engine.stores import follower
 from engine.stores.breaker import State
 from engine.stores.store import Position, StoreDown, StoreRefused, StoreStopped, Work
 from tests.stores.fed import QUICK, FedVenue, until
@@ -245,6 +246,30 @@ async def test_a_due_store_is_called_without_an_event(tmp_path: Path) -> None:
     await until(lambda: bool(store.works and not store.works[-1].batches))
     assert store.works[-1].before == store.works[-1].after
     assert store.due_ns() == 0
+    await venue.close()
+
+
+async def test_a_store_is_looked_at_while_nothing_happens(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "LOOK_NS", 20 * clock.NS_PER_MS)
+    venue, store = fed(tmp_path)
+    await venue.start()
+    for _ in range(3):
+        venue.trade(20)
+        await venue.level()
+    writes = venue.follower.meters.writes.value
+    await until(lambda: not store.works[-1].batches)
+    assert venue.follower.meters.writes.value == writes
+
+    def away(what: str, work: object) -> None:
+        raise StoreDown("gone")
+    store.trouble = away
+    await until(lambda: venue.follower.row()["state"] == "down")
+    store.trouble = lambda what, work: None
+    await until(lambda: venue.follower.connected)
+    # Somebody puts an older one back: it is filled again though no event comes.
+    store.path.write_bytes(store.lines()[0])
+    await until(lambda: store.seqs() == list(range(1, venue.last_seq + 1)))
     await venue.close()
 
 

@@ -472,3 +472,14 @@ async def test_the_sql_of_the_page_works():
                 "open", "partially_filled")]
     finally:
         server.close()
+
+
+async def test_without_events_a_write_says_whether_the_position_is_there(store, postgres_database):
+    await store.open(at(END))
+    await store.write(Work([], at(0), at(0), True))
+    await write_all(store, LOG)
+    here = at(last_seq(LOG[-1]))
+    await store.write(Work([], here, here, True))
+    postgres_database.sql("update store_position set seq = 7")
+    with pytest.raises(StoreMoved, match="is 7 of log"):
+        await store.write(Work([], here, here, True))
