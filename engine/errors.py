@@ -67,4 +67,9 @@ class NotComparableError(JournalError):
 
 
 class StoreError(EngineError):
-    """A store behind the venue failed; trading goes on."""
+    """A store behind the venue failed; trading goes on. `public` are a few words that anybody may
+    be told, without names of hosts, users or files; empty where the cause gives them."""
+
+    def __init__(self, detail: str, hint: str = "", public: str = "") -> None:
+        super().__init__(detail, hint)
+        self.public = public

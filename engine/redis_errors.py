@@ -36,6 +36,11 @@ def word_of(error: BaseException) -> str:
                           or f" {word} " in text), "")
 
 
+def words_of(error: BaseException) -> str:
+    """The same in our own words alone; "" for what is not known."""
+    return _WORDS.get(word_of(error), "")
+
+
 def reason_of(error: BaseException) -> str:
     """What went wrong with Redis, in one line without secrets."""
     word = word_of(error)

@@ -106,7 +106,7 @@ class LoopHealth(msgspec.Struct, frozen=True):
 class StoreHealth(msgspec.Struct, frozen=True):
     """A store behind the venue. `seq` is its newest event, `lag_events` and `lag_ms` say how many
     it lacks and for how long, `breaker` whether it is left alone: "closed", "half_open" (one try)
-    or "open". `error` is why it is down."""
+    or "open". `error` is why it is down, in a few words; administrators see more elsewhere."""
 
     state: StoreState
     seq: int = 0
@@ -206,7 +206,7 @@ class HealthDesk:
         if watch.order_queue is not None:
             found.append(Check("order_queue", "connected", watch.order_queue.connected,
                                int(watch.order_queue.connected), 1, "connections",
-                               f"orders are not taken from Redis: {watch.order_queue.error}"))
+                               f"orders are not taken from Redis: {watch.order_queue.public}"))
         return found
 
     def _journal_checks(self) -> list[Check]:
@@ -282,14 +282,14 @@ class HealthDesk:
         row = follower.row()
         return StoreHealth("connected" if follower.connected else "down", row["seq"],
                            row["lag_events"], row["lag_ms"], row["breaker"], row["failures"],
-                           row["error"])
+                           follower.public)
 
     def _order_queue(self) -> OrderQueueHealth:
         queue = self._watch.order_queue
         if queue is None:
             return OrderQueueHealth("off", "", 0, "")
         return OrderQueueHealth("connected" if queue.connected else "down", queue.kind,
-                                queue.in_flight, queue.error)
+                                queue.in_flight, queue.public)
 
     # -- routes --------------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ def _queue_check(queue: QueueView) -> Check:
 
 def _store_checks(stores: StoresView) -> list[Check]:
     found = [Check(name, f"{name}_well", follower.well, int(follower.well), 1, "stores",
-                   f"{name} takes nothing now: {follower.error}")
+                   f"{name} takes nothing now: {follower.public}")
              for name, follower in stores.followers.items()]
     if found:
         found.append(Check("journal", "held_for_stores", not stores.alarm, int(bool(stores.alarm)),

@@ -165,6 +165,29 @@ class HealthChecks(msgspec.Struct, frozen=True):
     checks: list[Check]
 
 
+class StoreFigures(msgspec.Struct, frozen=True):
+    """A store in figures, as `matchd store status` has it. `error` is all that is known of what is
+    wrong. More figures of the store may stand beside these."""
+
+    state: str
+    seq: int
+    lag_events: int
+    lag_ms: int
+    breaker: str
+    failures: int
+    batch_size: int
+    error: str
+    rebuilding: bool
+
+
+class StoresFigures(msgspec.Struct, frozen=True):
+    """Every store that is on, by name; `order_queue_error` is what keeps orders in Redis."""
+
+    seq: int
+    stores: dict[str, StoreFigures]
+    order_queue_error: str
+
+
 class Recommendations(msgspec.Struct, frozen=True):
     """The answer of `/api/v1/performance/recommendations`."""
 
@@ -271,6 +294,15 @@ class PerformanceDesk:
         return json_reply(HealthChecks("healthy" if well else "degraded", self._watch.serving(),
                                        checks))
 
+    async def stores(self, call: Call) -> Reply:
+        """`GET .../stores`: their errors with all that servers say, which is not for everybody."""
+        watch = self._watch
+        followers = watch.stores.followers if watch.stores is not None else {}
+        return json_reply({
+            "seq": watch.journal.committed_seq,
+            "stores": {name: follower.row() for name, follower in followers.items()},
+            "order_queue_error": watch.order_queue.error if watch.order_queue else ""})
+
     async def recommendations(self, call: Call) -> Reply:
         """`GET .../recommendations`."""
         return json_reply(Recommendations(clock.now_ns(), SPREAD_WINDOW_S,
@@ -289,6 +321,9 @@ class PerformanceDesk:
             _route(f"{_BASE}/metrics", self.figures, MetricFigures, "All metrics as JSON"),
             _route(f"{_BASE}/health", self.health, HealthChecks,
                    "Every check of the venue's health with its figure"),
+            _route(f"{_BASE}/stores", self.stores, StoresFigures,
+                   "The stores in figures, with the whole texts of their errors",
+                   access=Access.ADMIN),
             _route(f"{_BASE}/recommendations", self.recommendations, Recommendations,
                    "What the figures say about the settings"),
         ]

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from redis.exceptions import RedisError
 
 from engine import clock, log
+from engine.brief import brief
 from engine.config import RedisConfig, StoresConfig
 from engine.errors import EngineError, NotKeptError
 from engine.intake.redis_queue import WAIT_S as READ_WAIT_S
@@ -211,7 +212,9 @@ class RedisOrders:
         self._answered, self._room = asyncio.Event(), asyncio.Event()
         self._log = log.get("intake")
         # What health and metrics show: "" before the queue was found.
-        self.connected, self.kind, self.error = False, "", "not connected yet"
+        # `error` is all that is known, `public` what anybody may be told of it.
+        self.connected, self.kind = False, ""
+        self.error = self.public = "not connected yet"
         self._metrics = OrderMetrics(metrics, self)
 
     @property
@@ -278,7 +281,7 @@ class RedisOrders:
     def _lost(self, error: BaseException) -> None:
         self._metrics.failures.add()
         self.connected, self.kind = False, ""
-        self.error = str(error) or type(error).__name__
+        self.error, self.public = str(error) or type(error).__name__, brief(error)
         self._log.warning("orders are not taken from Redis", server=str(self._link.place),
                           queue=self._names.queue, error=self.error, key="order queue")
 
@@ -293,7 +296,7 @@ class RedisOrders:
         if self.kind != queue.kind:
             self._log.info("orders are taken from Redis", server=str(self._link.place),
                            queue=self._names.queue, kind=queue.kind, again=again)
-        self.connected, self.kind, self.error = True, queue.kind, ""
+        self.connected, self.kind, self.error, self.public = True, queue.kind, "", ""
         acker = asyncio.create_task(self._acknowledge(queue), name="answers to Redis")
         self._reader = asyncio.create_task(self._read(queue), name="orders from Redis")
         tasks = (self._reader, acker)
@@ -317,7 +320,7 @@ class RedisOrders:
             # Nobody has written to it yet: its type is the first producer's choice.
             if not self.connected:
                 self._log.info("the order queue is not there yet", queue=self._names.queue)
-            self.connected, self.kind, self.error = True, "", ""
+            self.connected, self.kind, self.error, self.public = True, "", "", ""
             await asyncio.sleep(LOOK_S)
 
     async def _recover(self, queue: Queue) -> int:

@@ -96,14 +96,16 @@ async def find_queue(link: RedisLink, config: RedisConfig, consumer: str) -> Que
     kind, replies, taken = [str(one, "ascii") for one in await _types(
         redis, names.queue, names.replies, names.taken)]
     if replies not in ("none", "stream"):
-        raise StoreError(f"{names.replies} is a {replies}", "answers are written to a stream")
+        raise StoreError(f"{names.replies} is a {replies}", "answers are written to a stream",
+                         "a key of another type")
     if kind == "stream":
         return StreamQueue(redis, config, names, consumer)
     # A list that is empty is not there; what was taken of it may be.
     if kind == "list" or (kind == "none" and taken == "list"):
         return ListQueue(redis, config, names)
     if kind != "none":
-        raise StoreError(f"{names.queue} is a {kind}", "orders are taken from a list or a stream")
+        raise StoreError(f"{names.queue} is a {kind}", "orders are taken from a list or a stream",
+                         "a key of another type")
     return None
 
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from cython_core.event import EventBatch
 from engine import clock, log
+from engine.brief import brief
 from engine.config import StoresConfig
 from engine.errors import EngineError, JournalError, NotKeptError, StoreError
 from engine.stores.breaker import Breaker, State
@@ -83,8 +84,9 @@ class Follower:
         self.store: Store | None = None
         self.position = Position(journal.log_id, journal.incarnation, 0)
         self.state = "connecting"
-        # Why the store is stopped or down, "" while it is well.
-        self.error = ""
+        # Why the store is stopped or down, "" while it is well: all of it, and what anybody may
+        # be told.
+        self.error = self.public = ""
         self._bell = asyncio.Event()
         self._draining = self._look_again = self._anew = self._shown = False
         self._log = log.get("stores")
@@ -154,7 +156,8 @@ class Follower:
             except StoreStopped as error:
                 self._stop(error)
             except NotKeptError as error:
-                self._stop(StoreStopped(str(error), "what this store needs of the log is gone"))
+                self._stop(StoreStopped(str(error), "what this store needs of the log is gone",
+                                        "what it needs of the log is gone"))
             except StoreMoved as error:
                 self._log.warning("store: somebody else moved its position", key=self.name,
                                   store=self.name, reason=str(error))
@@ -162,10 +165,12 @@ class Follower:
             except (StoreError, JournalError) as error:
                 await self._failed(error)
             except OSError as error:
-                await self._failed(StoreDown(f"{type(error).__name__}: {error}"))
+                await self._failed(StoreDown(f"{type(error).__name__}: {error}",
+                                             public=brief(error)))
             except Exception as error:
                 self._stop(StoreStopped(f"{type(error).__name__}: {error}",
-                                        "a mistake of ours: please report it"), trace=error)
+                                        "a mistake of ours: please report it",
+                                        "a mistake of matchd"), trace=error)
             finally:
                 self.supply.stop()
                 await self._close_store()
@@ -187,6 +192,7 @@ class Follower:
 
     def _stop(self, error: EngineError, trace: Exception | None = None) -> None:
         self.state, self.error = "stopped", str(error)
+        self.public = f"stopped: {brief(error)}"
         self.meters.errors.add()
         self._log.error("store stopped", store=self.name, reason=error.detail, hint=error.hint,
                         seq=self.position.seq, exc_info=trace)
@@ -203,7 +209,7 @@ class Follower:
         elif was is State.CLOSED and self.breaker.state is State.OPEN:
             self._log.error("store left alone for a while", store=self.name, reason=error.detail,
                             failures=self.breaker.failures)
-        self.state, self.error = "down", str(error)
+        self.state, self.error, self.public = "down", str(error), brief(error)
         self.supply.stop()
         deadline_ns = clock.monotonic_ns() + wait_ns
         while not (self._draining or self._look_again):
@@ -272,14 +278,16 @@ class Follower:
         if found.log_id != journal.log_id:
             raise StoreStopped(
                 f"it belongs to the log {found.log_id.hex()}, ours is {journal.log_id.hex()}",
-                f"give each venue its own, or `matchd store rebuild {self.name}`")
+                f"give each venue its own, or `matchd store rebuild {self.name}`",
+                "another log")
         lost = found.seq > end.seq
         if not lost and found.seq and found.incarnation != end.incarnation:
             lost = await self.supply.incarnation_at(found.seq) > found.incarnation
         if lost:
             raise StoreStopped(
                 f"it holds events up to {found.seq} that the log lost (it ends at {end.seq})",
-                f"`matchd store rebuild {self.name}` makes it anew from the log")
+                f"`matchd store rebuild {self.name}` makes it anew from the log",
+                "it holds events that the log lost")
         return found
 
     async def _until_due(self, store: Store) -> bool:
@@ -348,7 +356,7 @@ class Follower:
         if not batches or first_command_end(batches[0]) == last_seq(batches[-1]):
             raise StoreStopped(f"it refuses {_named(batches)}: {error.detail}",
                                error.hint or "the events before it are stored, none behind it is; "
-                               "nothing is skipped") from error
+                               "nothing is skipped", f"it refuses {_named(batches)}") from error
         pending = deque(batches)
         while pending:
             await self._write(store, take_slice(pending, max(1, events // 2)))
@@ -356,7 +364,7 @@ class Follower:
     def _went_well(self) -> None:
         if self.error:
             self._log.info("store is back", store=self.name, seq=self.position.seq)
-        self.error = ""
+        self.error = self.public = ""
         self.breaker.succeeded()
         self.note_level()
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine import clock
+from engine.brief import brief
 from engine.errors import EngineError
 from engine.past import (
     COLUMNS,
@@ -406,10 +407,11 @@ class SqlHistory:
             raise unavailable(f"{reader.name}: {wrong}")
 
     def _gone(self, name: str, error: EngineError) -> PastError:
-        """A store that is away is left alone for a moment: it may let each question wait."""
+        """A store that is away is left alone for a moment: it may let each question wait. Anybody
+        may read the answer."""
         if isinstance(error, StoreDown):
-            self._away[name] = (clock.monotonic_ns() + AWAY_NS, str(error))
-        return unavailable(f"{name}: {error}")
+            self._away[name] = (clock.monotonic_ns() + AWAY_NS, brief(error))
+        return unavailable(f"{name}: {brief(error)}")
 
     def _preferred(self) -> str:
         return self._names[0] if self._names else ""

@@ -57,7 +57,8 @@ def make_store(name: str, config: Config, market: Market | None) -> Store:
         return RedisStore(config.redis, market)
     except ImportError as error:
         raise StoreStopped(f"its client can't be loaded: {error}",
-                           "install matchd with all its dependencies") from error
+                           "install matchd with all its dependencies",
+                           "its client is not installed") from error
 
 
 class Stores:

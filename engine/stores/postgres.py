@@ -154,7 +154,8 @@ class PostgresStore:
         if not self._config.migrate:
             raise StoreDown(f"the tables in the schema {self._config.schema} are not made yet, or "
                             "are of an older matchd", "`matchd store migrate postgres` brings "
-                            "them up to date, or postgres.migrate = true")
+                            "them up to date, or postgres.migrate = true",
+                            "its tables are not up to date")
         await postgres_schema.migrate(connection, self._config.schema)
 
     async def _write(self, work: Work) -> None:

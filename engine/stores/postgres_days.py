@@ -52,7 +52,8 @@ class Days:
             name = partition_name(table, row["day"])
             if name not in await partitions(connection, schema, table):
                 raise StoreDown(f"the schema {schema} misses the partition {name}",
-                                "restore it from a backup, or run `matchd store rebuild postgres`")
+                                "restore it from a backup, or run `matchd store rebuild postgres`",
+                                "a partition is missing")
         # The first of all partitions has no lower end.
         bound = await connection.fetchval(
             "select pg_get_expr(relpartbound, oid) from pg_class where oid = to_regclass($1)",

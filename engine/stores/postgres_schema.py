@@ -54,7 +54,8 @@ async def version_of(connection: Any, schema: str) -> int:
         return 0
     version = await connection.fetchval("select schema_version from store_position")
     if version is None:
-        raise StoreDown(f"store_position in the schema {schema} has no row", _REBUILD)
+        raise StoreDown(f"store_position in the schema {schema} has no row", _REBUILD,
+                        "its position is missing")
     return int(version)
 
 
@@ -64,14 +65,14 @@ async def check(connection: Any, schema: str) -> int:
     server = connection.get_server_version()
     if server.major < SERVER_NEEDED:
         raise StoreStopped(f"PostgreSQL {server.major} is too old",
-                           f"{SERVER_NEEDED} or newer is needed")
+                           f"{SERVER_NEEDED} or newer is needed", "a server too old")
     known = migrations()
     version = await version_of(connection, schema)
     if version > known[-1].version:
         raise StoreStopped(
             f"the tables in the schema {schema} have version {version}, this matchd knows "
             f"{known[-1].version}", "a newer matchd made them: run that one, or give this one "
-            "another schema")
+            "another schema", "a newer schema")
     return known[-1].version - version
 
 
@@ -85,7 +86,7 @@ async def _is_free(connection: Any, schema: str) -> bool:
         raise StoreStopped(
             f"the schema {schema} has {', '.join(found)}, but no store_position",
             "give the store a schema of its own in postgres.schema; if these are its old tables, "
-            "drop them")
+            "drop them", "the tables are another program's")
     return not found
 
 
@@ -113,7 +114,8 @@ async def check_tables(connection: Any, schema: str) -> None:
     """Raises StoreDown when a table is missing or the position has no row, asyncpg's errors."""
     missing = await missing_tables(connection, schema)
     if missing:
-        raise StoreDown(f"the schema {schema} misses {', '.join(missing)}", _REBUILD)
+        raise StoreDown(f"the schema {schema} misses {', '.join(missing)}", _REBUILD,
+                        "a table is missing")
 
 
 async def missing_tables(connection: Any, schema: str) -> list[str]:

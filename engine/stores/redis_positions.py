@@ -62,7 +62,7 @@ class Positions:
             log_id, incarnation, seq = position_of(text)
         except ValueError:
             raise StoreStopped(f"the position of {group or 'the venue'} in Redis is none of ours",
-                               "is another redis.prefix meant?") from None
+                               "is another redis.prefix meant?", "no position of ours") from None
         if log_id != self._log.log_id:
             self.foreign = Position(log_id, incarnation, seq)
         self._texts[group] = text

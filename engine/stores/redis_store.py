@@ -320,10 +320,12 @@ class RedisStore:
         word, text = word_of(error), str(error)
         if word == "WRONGTYPE":
             raise StoreStopped(f"a key in Redis is of another type: {_key_in(text)}",
-                               "set another redis.prefix, or remove the key") from error
+                               "set another redis.prefix, or remove the key",
+                               "a key of another type") from error
         if "FOREIGN" in text:
             raise StoreStopped(f"somebody else wrote into a stream of ours: {_key_in(text)}",
-                               "run `matchd store rebuild redis`") from error
+                               "run `matchd store rebuild redis`",
+                               "somebody else's entry in a stream") from error
         raise StoreDown(reason_of(error)) from error
 
     # -- what it tells -----------------------------------------------------------------------

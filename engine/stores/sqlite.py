@@ -171,7 +171,8 @@ class SqliteStore:
         found = sqlite_file.identity(self.path)
         if found != self._identity:
             what = "removed" if found.file is None else "replaced"
-            raise StoreDown(f"{self.path} or its log was {what} while the venue runs")
+            raise StoreDown(f"{self.path} or its log was {what} while the venue runs",
+                            public=f"the file was {what}")
         return self._connection
 
     def _close(self) -> None:

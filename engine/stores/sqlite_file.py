@@ -129,11 +129,12 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID and (tables or application):
         raise StoreStopped(f"{path} is a database, but not a history of matchd",
-                           "move it away, or set sqlite.file to another name")
+                           "move it away, or set sqlite.file to another name",
+                           "the file is another program's")
     if version > SCHEMA_VERSION:
         raise StoreStopped(f"{path} has schema {version}, this matchd knows {SCHEMA_VERSION}",
                            "run the matchd that wrote it, or move the file away: "
-                           "a new one is filled from the journal")
+                           "a new one is filled from the journal", "a newer schema")
     return version if application == APPLICATION_ID else 0
 
 

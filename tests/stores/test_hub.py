@@ -91,13 +91,14 @@ async def test_health_tells_what_a_store_does(tmp_path: Path) -> None:
     assert both.hub.get("redis") is None
 
     def trouble(what: str, work: object) -> None:
-        raise StoreDown("read-only")
+        raise StoreDown("db.internal is read-only", public="read-only")
 
     both.store.trouble = trouble
     both.venue.trade(20)
     await until(lambda: both.reasons() == ["sqlite takes nothing now: read-only"])
     part = both.part()
     assert (part["state"], part["error"]) == ("down", "read-only")
+    assert both.hub.rows()["sqlite"]["error"] == "db.internal is read-only"
     assert part["breaker"] in ("open", "half_open")
     assert part["lag_events"] > 0
     assert both.hub.get("sqlite") is None
@@ -157,12 +158,12 @@ async def test_a_client_that_is_not_installed_stops_its_store(tmp_path: Path) ->
     both = await Hub(tmp_path).start()
 
     def make() -> FileStore:
-        raise StoreStopped("its client can't be loaded: no module")
+        raise StoreStopped("its client can't be loaded: no module", public="no client")
 
     both.hub.followers["sqlite"] = both.hub.follow("sqlite", make, both.venue.journal,
                                                    Metrics())
     both.hub.start()
-    await until(lambda: "can't be loaded" in both.part()["error"])
+    await until(lambda: both.part()["error"] == "stopped: no client")
     await both.close()
 
 
