@@ -16,6 +16,7 @@ from engine.errors import StoreError
 
 if TYPE_CHECKING:
     from engine.stores.store import Position
+    from engine.stores.verify import Report
 
 NAMES = ("sqlite", "postgres", "redis")
 TABLES = ("sqlite", "postgres")
@@ -94,32 +95,27 @@ def rebuild(name: str, yes: bool, config_path: Path | None, data_dir: Path | Non
 
 
 @store.command()
-@click.argument("name", type=click.Choice(TABLES))
+@click.argument("name", type=click.Choice(NAMES))
 @options.files
 @options.as_json
 def verify(name: str, config_path: Path | None, data_dir: Path | None, as_json: bool) -> int:
     """Compare every row of a store with what the journal says.
 
-    Reads only, so the venue may be running. Needs as much room in the data directory as the store
-    has, for the time it takes. Exits with 4 when something is different or damaged.
+    Reads only, so the venue may be running. For SQLite and PostgreSQL it needs as much room in the
+    data directory as the store has, for the time it takes. Exits with 4 when something is different
+    or damaged.
 
     \b
     Example: matchd store verify sqlite
     """
     loaded = _load(config_path, data_dir)
     _require(loaded, name)
-    from engine.stores.verify import verify as compare
-
-    async def run(told: Told) -> Any:
-        from engine.cli.store_log import ReadLog
-        log, kept = ReadLog(loaded), _make(loaded, name)
-        try:
-            return await compare(kept, log.new_past(), log.end, loaded.data_dir, told)
-        finally:
-            await kept.close()
-
     with output.Progress(f"verifying {name}") as progress:
-        report = _quiet(run(progress.at))
+        if name == "redis":
+            report = _quiet(_verify_redis(config.load_settings(config_path, data_dir=data_dir),
+                                          progress.at))
+        else:
+            report = _quiet(_verify_tables(loaded, name, progress.at))
     good = not report.exit_code
     seq = report.position.seq if report.position is not None else 0
     lines = [f"{name} is {'what the journal says' if good else 'NOT what the journal says'}, "
@@ -133,8 +129,7 @@ def verify(name: str, config_path: Path | None, data_dir: Path | None, as_json: 
               "different": report.different, "differences": report.differences,
               "problems": report.problems, "notes": report.notes}
     output.answer(answer, "\n".join(lines), as_json)
-    code: int = report.exit_code
-    return code
+    return report.exit_code
 
 
 @store.command()
@@ -246,6 +241,26 @@ async def _row(loaded: config.Config, name: str, end: Position) -> dict[str, Any
         f"it belongs to the log {position.log_id.hex()}, ours is {end.log_id.hex()}")
     return {"state": "foreign" if foreign else "at rest", "seq": position.seq,
             "lag_events": max(0, end.seq - position.seq), "error": foreign}
+
+
+async def _verify_tables(loaded: config.Config, name: str, told: Told) -> Report:
+    from engine.cli.store_log import ReadLog
+    from engine.stores.verify import verify as compare
+
+    log, kept = ReadLog(loaded), _make(loaded, name)
+    try:
+        return await compare(kept, log.new_past(), log.end, loaded.data_dir, told)
+    finally:
+        await kept.close()
+
+
+async def _verify_redis(settings: config.Settings, told: Told) -> Report:
+    from engine.cli.store_log import ReadLog
+    from engine.stores.redis_verify import verify as compare
+
+    loaded = settings.config
+    return await compare(loaded.redis, settings.instruments, ReadLog(loaded).new_past(),
+                         lambda: ReadLog(loaded).end, told)
 
 
 async def _rebuild_running(loaded: config.Config, name: str, told: Told) -> int:

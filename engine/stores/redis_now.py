@@ -70,20 +70,12 @@ class Now:
         now_ns = clock.monotonic_ns()
         for number, one in enumerate(instruments):
             self._shown[one.symbol] = Shown(one, self._market.use_book(one.id),
-                                            self._depth(one.symbol))
+                                            depth_of(self._config, one.symbol))
             self._symbols[one.id] = one.symbol
             self._due.force(one.id, now_ns)
             self._stale[one.symbol] = None
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-
-    def _depth(self, symbol: str) -> int:
-        """Levels of a market: of the first pattern that fits."""
-        for text in self._config.depths:
-            pattern, _, depth = text.rpartition("=")
-            if fnmatchcase(symbol, pattern):
-                return int(depth)
-        return self._config.depth
 
     def end(self) -> None:
         """Let the books go, and forget what was written."""
@@ -227,3 +219,12 @@ class Now:
             shown.ticker, shown.last = ticker, price
         self.books_written += len(self._books)
         self._books, self._tickers = [], []
+
+
+def depth_of(config: RedisConfig, symbol: str) -> int:
+    """Levels of a market's book: of the first pattern that fits."""
+    for text in config.depths:
+        pattern, _, depth = text.rpartition("=")
+        if fnmatchcase(symbol, pattern):
+            return int(depth)
+    return config.depth

@@ -79,6 +79,15 @@ def check_books(daemon: Daemon, server: RedisServer) -> None:
             assert (book["bids"], book["asks"]) == (shown["bids"], shown["asks"])
 
 
+def verified(daemon: Daemon) -> dict[str, Any]:
+    """The report of `store verify redis`, which finds nothing."""
+    found = daemon.run("store", "verify", "redis", "--json")
+    assert found.returncode == 0, found.stdout + found.stderr
+    report: dict[str, Any] = json.loads(found.stdout)
+    assert report["good"] and report["seq"] > 0
+    return report
+
+
 def test_both_killed_at_random_moments(make_daemon: MakeDaemon, server: RedisServer) -> None:
     daemon, chance = make_daemon(redis__url=server.url, **SMALL), random.Random(7)
     for round_ in range(KILLS):
@@ -96,8 +105,19 @@ def test_both_killed_at_random_moments(make_daemon: MakeDaemon, server: RedisSer
     assert level(daemon) > 100
     time.sleep(0.2)
     check_books(daemon, server)
+    # Beside a venue that trades, and at rest.
+    traders = Traders(daemon, KILLS)
+    verified(daemon)
+    traders.stop()
     assert daemon.stop() == 0
     assert stored(server) == logged(daemon)
+    report = verified(daemon)
+    assert report["rows"]["order_events"] == len(logged(daemon)[0])
+    with server.client() as client:
+        key = "matchd:order_events:{venue}"
+        client.xdel(key, stream(client, key)[5][0])
+    found = daemon.run("store", "verify", "redis")
+    assert found.returncode == 4 and "missing" in found.stdout
 
 
 def test_it_is_told_of_and_rebuilt(make_daemon: MakeDaemon, server: RedisServer) -> None:
