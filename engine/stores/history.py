@@ -42,7 +42,7 @@ TRADES_AT_ONCE = 1_000
 BOUNDS_KEPT = 1_000
 # What instruments are is read anew after so long: the store may just have taken a change of them.
 SCALES_NS = clock.NS_PER_S
-# A store that was away is not asked again for so long.
+# A store that was away is passed over for so long by questions that any store may answer.
 AWAY_NS = clock.NS_PER_S
 
 NONE_ON = "no SQL store is on: set sqlite.enabled or postgres.url"
@@ -347,7 +347,7 @@ class SqlHistory:
                  wrong: Callable[[Place], str] = lambda place: "") -> None:
         self._names, self._find, self._wrong = names, find, wrong
         self._readers: dict[str, Reader] = {}
-        # Stores that were just away: until when (monotonic) nobody asks them, and why.
+        # Stores that were just away: until when (monotonic) they are passed over, and why.
         self._away: dict[str, tuple[int, str]] = {}
 
     async def page(self, ask: Ask) -> Page:
@@ -391,6 +391,8 @@ class SqlHistory:
         problem = unavailable(NONE_ON)
         for name in [store] if store else self._names:
             try:
+                if not store:
+                    self._pass_over(name)
                 return await ask(self._reader(name))
             except PastError as error:
                 problem = error
@@ -407,11 +409,17 @@ class SqlHistory:
             raise unavailable(f"{reader.name}: {wrong}")
 
     def _gone(self, name: str, error: EngineError) -> PastError:
-        """A store that is away is left alone for a moment: it may let each question wait. Anybody
-        may read the answer."""
+        """A store that is away is passed over for a moment: it may let each question wait.
+        Anybody may read the answer."""
         if isinstance(error, StoreDown):
             self._away[name] = (clock.monotonic_ns() + AWAY_NS, brief(error))
         return unavailable(f"{name}: {brief(error)}")
+
+    def _pass_over(self, name: str) -> None:
+        """Raises PastError for a store that was away just now."""
+        until_ns, reason = self._away.get(name, (0, ""))
+        if clock.monotonic_ns() < until_ns:
+            raise unavailable(f"{name}: {reason}")
 
     def _preferred(self) -> str:
         return self._names[0] if self._names else ""
@@ -422,9 +430,6 @@ class SqlHistory:
             raise unavailable(NONE_ON)
         if name not in self._names:
             raise PastError(400, "bad_value", f"store: {name} is off")
-        until_ns, reason = self._away.get(name, (0, ""))
-        if clock.monotonic_ns() < until_ns:
-            raise unavailable(f"{name}: {reason}")
         store = self._find(name)
         if store is None:
             raise unavailable(f"{name} is not connected")

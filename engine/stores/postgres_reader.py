@@ -24,6 +24,9 @@ ANSWER_MAX_BYTES = 64 * 2**20
 _SLICE_ROWS = 200
 # So few come in one piece: about a millisecond of the loop's time.
 _AT_ONCE_ROWS = 250
+# What is met on a connection that the server or the net has ended.
+_ENDED = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError,
+          asyncpg.exceptions.IdleSessionTimeoutError, asyncpg.InterfaceError, ConnectionError)
 
 
 class Answer(NamedTuple):
@@ -48,10 +51,13 @@ class PostgresReader:
         async def work(connection: Any) -> list[Row]:
             cursor = await connection.cursor(sql, *parameters)
             return await _rows(cursor, limit)
-        try:
+
+        async def ask() -> list[Row]:
             if limit <= _AT_ONCE_ROWS:
                 return await self._at_once(sql, parameters, limit)
             return await self._reading(work)
+        try:
+            return await self._again(ask)
         except Exception as error:
             raise self._link.meaning(error) from error
 
@@ -132,11 +138,10 @@ class PostgresReader:
         """Run it on a connection of the pool, in a transaction that can only read and is rolled
         back, so that nothing stays set; what a stranger's statement may have left beyond that (a
         lock of the session) is taken away."""
-        pool = await self._connected()
-        connection = await pool.acquire(timeout=self._config.connect_timeout_ms / 1000)
+        # A stranger's statement is not sent twice: it may be what ended the connection.
+        pool, connection = await self._again(self._begun)
         done = False
         try:
-            await connection.execute("begin read only")
             result = await work(connection)
             await self._leave(connection, strange)
             done = True
@@ -155,6 +160,31 @@ class PostgresReader:
                 # Whatever state it is in, nobody gets it again.
                 connection.terminate()
             await pool.release(connection)
+
+    async def _begun(self) -> tuple[Any, Any]:
+        """The pool, and a connection of it in a transaction that can only read."""
+        pool = await self._connected()
+        connection = await pool.acquire(timeout=self._config.connect_timeout_ms / 1000)
+        try:
+            await connection.execute("begin read only")
+        except BaseException:
+            if not _is_lost(connection):
+                connection.terminate()
+            await pool.release(connection)
+            raise
+        return pool, connection
+
+    async def _again(self, ask: Callable[[], Awaitable[Result]]) -> Result:
+        """Once more when a connection of the pool turns out to have ended while nobody used it:
+        with it, others may have."""
+        try:
+            return await ask()
+        except _ENDED as error:
+            if isinstance(error, ConnectionRefusedError):
+                raise
+            if self._pool is not None:
+                await self._pool.expire_connections()
+            return await ask()
 
     async def _leave(self, connection: Any, strange: bool) -> None:
         await connection.execute("rollback")

@@ -218,9 +218,11 @@ class Broken(SqliteReads):
 
     def __init__(self, data: Data, error: StoreError | None = None) -> None:
         super().__init__(data)
-        self.error = error or StoreError("it is away")
+        self.error: StoreError | None = error or StoreError("it is away", public="it is away")
 
     async def fetch(self, sql: str, parameters: Sequence[Any], limit: int) -> list[Row]:
+        if self.error is None:
+            return await super().fetch(sql, parameters, limit)
         self.asked += 1
         raise self.error
 
@@ -247,14 +249,31 @@ async def test_the_next_store_answers_for_one_that_is_down() -> None:
 
 
 async def test_a_store_that_is_away_is_not_asked_by_everybody() -> None:
-    away = Broken(DATA, StoreDown("the server is gone"))
+    away = Broken(DATA, StoreDown("it fell", public="the server is gone"))
     past = reads_all(away)
     for _ in range(5):
         with pytest.raises(PastError, match="sqlite: the server is gone"):
             await past.page(Ask(kind="trades"))
         with pytest.raises(PastError, match="sqlite: the server is gone"):
-            await past.place()
+            await past.scales()
     assert away.asked == 1
+
+
+async def test_a_store_that_is_named_is_asked_at_once_although_it_was_away() -> None:
+    postgres = Broken(DATA, StoreDown("the server is gone", public="gone"))
+    postgres.name = "postgres"
+    past = reads_all(postgres, SqliteReads(DATA))
+    for number in range(3):
+        with pytest.raises(PastError, match="postgres: gone"):
+            await past.place("postgres")
+        assert postgres.asked == number + 1
+    assert (await past.page(Ask(kind="trades"))).store == "sqlite"
+    assert postgres.asked == 3
+    postgres.error = None
+    for named in ("postgres", ""):
+        assert await past.place(named) == ("postgres", DATA.place)
+    assert (await past.query("postgres", "SELECT 1", (), 1000, 1)).rows
+    assert (await past.page(Ask(kind="trades", store="postgres"))).rows
 
 
 async def test_what_is_not_our_log_is_no_answer() -> None:

@@ -10,6 +10,7 @@ import ssl
 
 import pytest
 
+from engine.stores.history import SqlHistory
 from engine.stores.postgres import PostgresStore
 from engine.stores.store import StoreDown, StoreMoved, StoreStopped, Work
 from tests.stores.postgres_flow import (
@@ -137,6 +138,34 @@ async def test_a_reader_whose_backend_dies_says_so_and_goes_on(scratch):
             assert (await store.query("select 2", [], 5_000, 1)).rows == [(2,)]
     finally:
         await store.close()
+
+
+async def test_readers_that_were_cut_while_nobody_asked_are_replaced(server, scratch):
+    """Nobody is told of a connection that ended between two questions, however it ended."""
+    store = PostgresStore(config_of(scratch, pool_min_size=5, pool_max_size=9))
+    past = SqlHistory(["postgres"], lambda name: store)
+    like = "matchd reader"
+    try:
+        await store.open(at(END))
+        await write_all(store, LOG)
+        await store.query("select 1", [], 5_000, 1)
+        for one_by_one in (True, False, True, False):
+            for _ in range(3):
+                count = 1 if one_by_one else 99
+                # Nothing is read of the sockets before the next question is on its way.
+                _terminate_now(server, like, count)
+                if one_by_one:
+                    assert (await past.query("postgres", "select 2", [], 5_000, 1)).rows == [(2,)]
+                assert (await past.place("postgres"))[1].seq == END
+                assert len(await store.fetch("select seq from order_events", [], 10**6)) == END
+    finally:
+        await store.close()
+
+
+def _terminate_now(server, like, count):
+    """End backends, and wait until they are gone, while the loop stands still."""
+    run_sql(server.socket_url, "select pg_terminate_backend(pid, 5000) from (select pid from "
+            f"pg_stat_activity where application_name = '{like}' limit {count}) one")
 
 
 async def test_connections_cut_at_random_moments(proxy, scratch):
