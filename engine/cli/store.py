@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from engine.cli import options, output
 from engine.errors import StoreError
 
 if TYPE_CHECKING:
+    from engine.instruments import Instrument
     from engine.stores.store import Position
     from engine.stores.verify import Report
 
@@ -87,7 +88,8 @@ def rebuild(name: str, yes: bool, config_path: Path | None, data_dir: Path | Non
         if _running(loaded) is not None:
             seq = _quiet(_rebuild_running(loaded, name, progress.at))
         else:
-            seq = _quiet(_rebuild_at_rest(loaded, name, progress.at))
+            instruments = config.load_settings(config_path, data_dir=data_dir).instruments
+            seq = _quiet(_rebuild_at_rest(loaded, name, instruments, progress.at))
     text = f"{name} holds the events {oldest} to {seq}"
     if name == "redis" and not seq:
         text = "redis is empty; the venue fills it when it starts"
@@ -282,7 +284,8 @@ async def _rebuild_running(loaded: config.Config, name: str, told: Told) -> int:
             return int(row["seq"])
 
 
-async def _rebuild_at_rest(loaded: config.Config, name: str, told: Told) -> int:
+async def _rebuild_at_rest(loaded: config.Config, name: str, instruments: Sequence[Instrument],
+                           told: Told) -> int:
     """Do it in the place of a venue, and keep one from starting meanwhile."""
     from engine.cli.store_log import ReadLog, check, follower
 
@@ -296,7 +299,7 @@ async def _rebuild_at_rest(loaded: config.Config, name: str, told: Told) -> int:
             finally:
                 await kept.close()
             return 0
-        feeding = follower(name, loaded, log)
+        feeding = follower(name, loaded, log, instruments)
         feeding.rebuild()
         running = asyncio.ensure_future(feeding.run())
         while not feeding.connected or feeding.lag_events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from engine import control
 from engine.cli.follow import END_SEQ, require_log
 from engine.config import Config
+from engine.instruments import Instrument
 from engine.journal.index import StreamIndex
 from engine.journal.journal import load_matcher
 from engine.journal.past import FilePast
@@ -62,10 +64,11 @@ def _committed_seq(config: Config) -> int:
         return END_SEQ
 
 
-def follower(name: str, config: Config, log: ReadLog) -> Follower:
+def follower(name: str, config: Config, log: ReadLog,
+             instruments: Sequence[Instrument]) -> Follower:
     """What feeds a store in the place of a venue, as fast as it goes."""
     def make() -> Store:
-        return make_store(name, config, None)
+        return make_store(name, config, None, instruments)
 
     quick = msgspec.structs.replace(config.stores, cpu_share=1.0)
     return Follower(name, make, log, Tail(1, log.committed_seq), quick,

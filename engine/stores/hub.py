@@ -14,6 +14,7 @@ from cython_core.event import EventBatch
 from engine import clock, log
 from engine.config import Config
 from engine.errors import StoreError
+from engine.instruments import Instrument
 from engine.market.stage import Market
 from engine.metrics import Metrics
 from engine.queues import Sink
@@ -43,16 +44,18 @@ def enabled(config: Config) -> list[str]:
     return [name for name, wanted in on.items() if wanted]
 
 
-def make_store(name: str, config: Config, market: Market | None) -> Store:
-    """The store of this name. Only Redis needs the market, for books. May take a moment, and
-    may run in a thread. Raises StoreStopped when its client is not installed."""
+def make_store(name: str, config: Config, market: Market | None,
+               instruments: Sequence[Instrument] = ()) -> Store:
+    """The store of this name. Only Redis needs the market, for books; the others begin a log whose
+    beginning is gone with these `instruments`. May take a moment, and may run in a thread. Raises
+    StoreStopped when its client is not installed."""
     try:
         if name == "sqlite":
             from engine.stores.sqlite import SqliteStore
-            return SqliteStore(config.sqlite, config.data_dir)
+            return SqliteStore(config.sqlite, config.data_dir, instruments)
         if name == "postgres":
             from engine.stores.postgres import PostgresStore
-            return PostgresStore(config.postgres)
+            return PostgresStore(config.postgres, instruments)
         from engine.stores.redis_store import RedisStore
         return RedisStore(config.redis, market)
     except ImportError as error:
@@ -94,7 +97,7 @@ class Stores:
     def _add(self, name: str, config: Config, journal: StoreLog, market: Market,
              metrics: Metrics) -> None:
         def make() -> Store:
-            return make_store(name, config, market)
+            return make_store(name, config, market, list(market.instruments.values()))
 
         self.followers[name] = self.follow(name, make, journal, metrics)
 

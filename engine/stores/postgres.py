@@ -16,9 +16,10 @@ import asyncpg
 
 from cython_core.errors import CoreError
 from cython_core.event import EventBatch
-from cython_core.rows import Rows
+from cython_core.rows import COLUMNS, Rows
 from engine.config import PostgresConfig
 from engine.errors import StoreError
+from engine.instruments import Instrument
 from engine.stores import postgres_schema
 from engine.stores.postgres_days import Days, time_of
 from engine.stores.postgres_link import WRITER_PLANS, Link
@@ -33,13 +34,19 @@ from engine.stores.store import (
     StoreRefused,
     Work,
 )
-from engine.stores.tables import new_rows
+from engine.stores.tables import defined_before, new_rows
 
 Result = TypeVar("Result")
 
 # So many events become rows at a time, a fraction of a millisecond.
 APPLY_EVENTS = 2_000
 CLOSE_S = 1.0
+
+
+DEFINED_BEFORE = (
+    f"insert into instruments ({', '.join(COLUMNS['instruments'])}, time) values "  # noqa: S608
+    "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
+    "timestamptz 'epoch' + $10::bigint / 1000 * interval '1 microsecond') on conflict do nothing")
 
 
 class PostgresStore:
@@ -49,7 +56,9 @@ class PostgresStore:
     name = "postgres"
     mark = "$1"
 
-    def __init__(self, config: PostgresConfig) -> None:
+    def __init__(self, config: PostgresConfig, instruments: Sequence[Instrument] = ()) -> None:
+        # For a log whose beginning, with their definitions, is gone.
+        self._instruments = instruments
         self.batch_interval_ms = config.batch_interval_ms
         self.max_batch_size = config.max_batch_size
         self._config = config
@@ -207,6 +216,9 @@ class PostgresStore:
         connection = self._writer
         await connection.execute("begin isolation level read committed")
         await self._move_position(before, after, rows.last_time_ns)
+        if self._empty and before.seq:
+            await connection.executemany(DEFINED_BEFORE, defined_before(
+                self._instruments, before.seq, rows.last_time_ns))
         written = await write_rows(connection, rows, before.seq)
         if await connection.execute("commit") != "COMMIT":
             raise StoreDown(f"PostgreSQL at {self._link.where} rolled a transaction back")
@@ -244,6 +256,8 @@ class PostgresStore:
             for number, symbol in await self._writer.fetch(
                     "select instrument_id, symbol from instruments"):
                 rows.define(number, symbol)
+            for one in self._instruments if self._empty and seq else ():
+                rows.define(one.id, one.symbol)
             self._rows = rows
         return rows
 

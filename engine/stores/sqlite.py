@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from cython_core.errors import CoreError
-from cython_core.rows import Rows
+from cython_core.record import first_time_ns
+from cython_core.rows import COLUMNS, Rows
 from engine import clock
 from engine.config import SqliteConfig
 from engine.errors import StoreError
+from engine.instruments import Instrument
 from engine.stores import sqlite_file
 from engine.stores.sqlite_reader import Answer, SqliteReader, read_position
 from engine.stores.sqlite_retention import Retention
@@ -35,6 +37,7 @@ from engine.stores.store import (
     StoreRefused,
     Work,
 )
+from engine.stores.tables import defined_before
 
 Result = TypeVar("Result")
 
@@ -51,7 +54,10 @@ class SqliteStore:
     name = "sqlite"
     mark = "?1"
 
-    def __init__(self, config: SqliteConfig, data_dir: Path) -> None:
+    def __init__(self, config: SqliteConfig, data_dir: Path,
+                 instruments: Sequence[Instrument] = ()) -> None:
+        # For a log whose beginning, with their definitions, is gone.
+        self._instruments = instruments
         self.path = data_dir / config.file
         self.batch_interval_ms = config.batch_interval_ms
         self.max_batch_size = config.max_batch_size
@@ -193,6 +199,12 @@ class SqliteStore:
             rows = self._taken(connection, work)
             connection.execute("BEGIN IMMEDIATE")
             self._move_position(connection, work, rows.last_time_ns)
+            if self._begins_late(work):
+                connection.executemany(
+                    f"INSERT OR IGNORE INTO instruments ({', '.join(COLUMNS['instruments'])}) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    defined_before(self._instruments, work.before.seq,
+                                   first_time_ns(work.batches[0])))
             self._rows_written += write_rows(connection, rows)
             connection.execute("COMMIT")
             self._is_empty = False
@@ -212,12 +224,18 @@ class SqliteStore:
         rows = self._rows
         if rows is None or rows.applied_seq != work.before.seq:
             rows = self._rows = known_rows(connection, work.before.seq)
+            for one in self._instruments if self._begins_late(work) else ():
+                rows.define(one.id, one.symbol)
         for batch in work.batches:
             rows.apply(batch)
         if rows.applied_seq != work.after.seq:
             raise StoreRefused(f"events up to {work.after.seq} were announced, those that came "
                                f"end at {rows.applied_seq}")
         return rows
+
+    def _begins_late(self, work: Work) -> bool:
+        """Whether these are the first events, and not the log's first."""
+        return self._is_empty and work.before.seq > 0
 
     def _reset(self) -> None:
         try:

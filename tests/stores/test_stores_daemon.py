@@ -203,3 +203,30 @@ def test_each_store_tells_of_itself_now_and_then(make_daemon: MakeDaemon) -> Non
     assert daemon.stop() == 0
     told = sum(found["events"] for found in daemon.lines() if found["event"] == "store")
     assert told > 30
+
+
+def test_a_store_that_is_switched_on_when_the_log_s_beginning_is_gone(
+        make_daemon: MakeDaemon) -> None:
+    small = SMALL | {"journal__retain_segments": 1, "journal__snapshot_events": 200,
+                     "journal__segment_bytes": 2**16, "journal__first_segment_bytes": 2**16}
+    off = make_daemon(**small | {"sqlite__enabled": False}).start()
+    first, number = off.data_dir / "journal" / "00000001.log", 0
+    while first.exists():
+        trade(off, random.Random(number), number, 50)
+        number += 50
+        assert number < 5_000
+    assert off.stop() == 0
+    daemon = make_daemon(**small).start()
+    line = daemon.wait_for_line("store begins with the oldest event that is kept")
+    assert line["seq"] > 1 and line["store"] == "sqlite"
+    trade(daemon, random.Random(1), number, 50)
+    wait_for(daemon, lambda report: report["parts"]["sqlite"]["seq"] == report["seq"])
+    for command in ("verify", "rebuild"):
+        found = daemon.run("store", command, "sqlite", *(["--yes"] * (command == "rebuild")))
+        assert found.returncode == 0, found.stdout + found.stderr
+    assert daemon.stop() == 0
+    assert daemon.run("store", "rebuild", "sqlite", "--yes").returncode == 0
+    found = daemon.run("store", "verify", "sqlite", "--json")
+    assert found.returncode == 0, found.stdout + found.stderr
+    report = json.loads(found.stdout)
+    assert report["rows"]["order_events"] > 0 and "the log begins" in report["notes"][0]

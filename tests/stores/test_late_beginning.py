@@ -1,0 +1,118 @@
+"""A store that is empty while the log's beginning is gone begins with the oldest event that is
+kept, at a command's first one, and is from there on what the log says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cython_core.ledger import last_whole_seq
+from engine.config import PostgresConfig, RedisConfig, SqliteConfig
+from engine.stores.postgres import PostgresStore
+from engine.stores.sqlite import SqliteStore
+from engine.stores.verify import verify
+from tests.market.venue import INSTRUMENT_LIST
+from tests.stores.fed import FedVenue
+from tests.stores.redis_venue import RedisVenue
+from tests.support.postgres import ScratchDatabase
+from tests.support.redis import RedisServer
+
+Make = Callable[[], Any]
+
+
+@asynccontextmanager
+async def late(folder: Path, make: Make) -> AsyncIterator[FedVenue]:
+    """A venue that has let its first segments go before its store was switched on."""
+    venue = FedVenue(folder, make, retain_segments=1)
+    await venue.start(follow=False)
+    # Nobody holds anything, as when the store is off.
+    venue.journal.hold("file", 2**62)
+    while venue.journal.new_past().oldest_seq() < 500:
+        venue.trade(20)
+        await venue.committed()
+        await asyncio.sleep(0.002)
+    venue.follow()
+    yield venue
+    await venue.close()
+
+
+async def follows_late(folder: Path, make: Make) -> None:
+    async with late(folder, make) as venue:
+        await venue.level()
+        oldest = venue.journal.new_past().oldest_seq()
+        # A new connection reads the names of markets from the tables.
+        await venue.follower.store.close()
+        venue.follower.look_again()
+        venue.trade(30)
+        await venue.committed()
+        await venue.level()
+        store = venue.follower.store
+        assert store is not None
+        async with store.snapshot() as snapshot:
+            rows = await snapshot.fetch("SELECT min(seq), max(seq), count(*) FROM order_events", ())
+            names = await snapshot.fetch("SELECT symbol, tick_units, state, seq FROM instruments "
+                                         "ORDER BY symbol", ())
+            trades = await snapshot.fetch("SELECT count(*) FROM trades WHERE symbol = 'AAPL'", ())
+        assert rows[0][0] <= oldest + 3 and rows[0][1] == venue.last_seq
+        assert [tuple(row)[:3] for row in names] == [("AAPL", 100, "trading"),
+                                                     ("MSFT", 100, "trading")]
+        assert trades[0][0] > 0
+        end = venue.follower.position
+        report = await verify(store, venue.journal.new_past(), end, folder)
+        assert report.differences == [] and report.rows["order_events"] > 100
+        assert "the log begins at seq" in report.notes[0]
+
+
+async def test_sqlite(tmp_path: Path) -> None:
+    await follows_late(tmp_path, lambda: SqliteStore(SqliteConfig(), tmp_path, INSTRUMENT_LIST))
+
+
+async def test_postgres(tmp_path: Path, postgres_database: ScratchDatabase) -> None:
+    config = PostgresConfig(url=postgres_database.url, schema=postgres_database.schema,
+                            pool_min_size=1, pool_max_size=3)
+    await follows_late(tmp_path, lambda: PostgresStore(config, INSTRUMENT_LIST))
+
+
+async def test_a_market_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    async with late(tmp_path, lambda: SqliteStore(SqliteConfig(), tmp_path)) as venue:
+        while venue.follower.state != "stopped":
+            await asyncio.sleep(0.001)
+        assert "of an instrument that was not defined" in venue.follower.error
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    one = RedisServer(tmp_path / "redis").start()
+    yield one
+    one.kill()
+
+
+async def test_redis_begins_at_a_command_wherever_that_is(tmp_path: Path,
+                                                          server: RedisServer) -> None:
+    venue = RedisVenue(tmp_path, RedisConfig(url=server.url), seed=3)
+    await venue.start()
+    venue.trade(60)
+    await venue.settle()
+    end = venue.end.seq
+    ends = {0}
+    for batch in venue.log:
+        seqs = range(batch.first_seq, batch.first_seq + batch.event_count)
+        ends |= {seq for seq in seqs if last_whole_seq(batch, seq) == seq}
+    assert len(ends) < 0.9 * end, "commands have several events"
+    begun = set()
+    for events in range(1, min(end, 150)):
+        venue.redis = RedisConfig(url=server.url, backfill_events=events)
+        store = venue.store()
+        start = await venue.open(store)
+        begun.add(start.seq)
+        assert start.seq in ends
+        # At the command that the oldest of these events is of, or behind it: no more than these.
+        assert end - events <= start.seq <= min(one for one in ends if one >= end - events)
+        await store.close()
+    assert len(begun) > 20
+    await venue.close()
