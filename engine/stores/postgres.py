@@ -17,6 +17,7 @@ import asyncpg
 from cython_core.errors import CoreError
 from cython_core.event import EventBatch
 from cython_core.rows import COLUMNS, Rows
+from engine import log as logs
 from engine.config import PostgresConfig
 from engine.errors import StoreError
 from engine.instruments import Instrument
@@ -24,6 +25,7 @@ from engine.stores import postgres_schema
 from engine.stores.postgres_days import Days, time_of
 from engine.stores.postgres_link import WRITER_PLANS, Link
 from engine.stores.postgres_reader import Answer, PostgresReader, read_position
+from engine.stores.postgres_rights import HINT, too_mighty
 from engine.stores.postgres_rows import STAGING, write_rows
 from engine.stores.store import (
     Position,
@@ -71,6 +73,7 @@ class PostgresStore:
         self._empty = False
         self._server = ""
         self._rows_written = 0
+        self._warned = False
 
     # -- what the follower calls ---------------------------------------------------------------
 
@@ -86,6 +89,7 @@ class PostgresStore:
             await self._days.load(connection, self._config.schema)
             await connection.execute(STAGING)
             position = await read_position(connection)
+            await self._look_at_role(connection)
         except BaseException as error:
             connection.terminate()
             if isinstance(error, Exception):
@@ -166,6 +170,14 @@ class PostgresStore:
                             "them up to date, or postgres.migrate = true",
                             "its tables are not up to date")
         await postgres_schema.migrate(connection, self._config.schema)
+
+    async def _look_at_role(self, connection: Any) -> None:
+        """Tell the operator, once, of a role for which no statement of others is run."""
+        why = "" if self._warned else await too_mighty(connection)
+        if why:
+            self._warned = True
+            logs.get("stores").warning("database queries over HTTP are refused for PostgreSQL",
+                                       reason=why, hint=HINT)
 
     async def _write(self, work: Work) -> None:
         if self._writer is None or self._writer.is_closed():

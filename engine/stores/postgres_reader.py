@@ -13,6 +13,7 @@ from engine import clock
 from engine.config import PostgresConfig
 from engine.errors import StoreError
 from engine.stores.postgres_link import PATIENCE_S, Link, of_question
+from engine.stores.postgres_rights import require_plain
 from engine.stores.postgres_schema import PARTITIONED, partitions
 from engine.stores.store import Position, QueryRefused, Row, Snapshot
 
@@ -77,6 +78,7 @@ class PostgresReader:
             raise QueryRefused(f"a statement has at most {STATEMENT_MAX_BYTES} bytes")
 
         async def work(connection: Any) -> Answer:
+            await require_plain(connection)
             await connection.execute(f"set local statement_timeout = {timeout_ms}")
             if self._config.query_role:
                 role = self._config.query_role.replace('"', '""')

@@ -49,7 +49,7 @@ ACCOUNTS = sorted({row["account_id"] for row in DATA.orders})
 async def store(request: pytest.FixtureRequest, tmp_path: Path,
                 postgres_database: ScratchDatabase) -> AsyncIterator[Any]:
     made: Any = (SqliteStore(SqliteConfig(), tmp_path) if request.param == "sqlite"
-                 else PostgresStore(config_of(postgres_database)))
+                 else PostgresStore(config_of(postgres_database, url=postgres_database.plain_url)))
     await SmallFollower(made, LOG, run_max=200).run()
     yield made
     await made.close()

@@ -8,6 +8,7 @@ import datetime
 import decimal
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -44,8 +45,8 @@ END = last_seq(LOG[-1])
 
 @pytest.fixture
 async def store(postgres_database):
-    """A store over an empty database, not opened."""
-    made = PostgresStore(config_of(postgres_database))
+    """A store over an empty database as a plain role, not opened."""
+    made = PostgresStore(config_of(postgres_database, url=postgres_database.plain_url))
     yield made
     await made.close()
 
@@ -381,10 +382,11 @@ async def test_a_query_leaves_no_lock_behind(store):
 
 async def test_a_query_has_the_rights_of_its_role(postgres_database):
     role = f"{postgres_database.name}_asks"
-    store = PostgresStore(config_of(postgres_database, query_role=role))
+    url = postgres_database.plain_url
+    store = PostgresStore(config_of(postgres_database, url=url, query_role=role))
     await store.open(at(END))
     await write_all(store, LOG)
-    postgres_database.sql(f"create role {role}", f"grant {role} to current_user",
+    postgres_database.sql(f"create role {role}", f"grant {role} to {urlsplit(url).username}",
                           f"grant usage on schema {postgres_database.schema} to {role}",
                           f"grant select on trades to {role}")
     try:

@@ -130,7 +130,8 @@ async def test_a_backend_killed_under_load(server, scratch):
 # -- the net fails --------------------------------------------------------------------------------
 
 async def test_a_reader_whose_backend_dies_says_so_and_goes_on(scratch):
-    store = PostgresStore(config_of(scratch, pool_min_size=0, pool_max_size=3))
+    store = PostgresStore(config_of(scratch, url=scratch.plain_url, pool_min_size=0,
+                                    pool_max_size=3))
     try:
         for _ in range(4):
             with pytest.raises(StoreDown, match="terminating connection"):
@@ -142,7 +143,8 @@ async def test_a_reader_whose_backend_dies_says_so_and_goes_on(scratch):
 
 async def test_readers_that_were_cut_while_nobody_asked_are_replaced(server, scratch):
     """Nobody is told of a connection that ended between two questions, however it ended."""
-    store = PostgresStore(config_of(scratch, pool_min_size=5, pool_max_size=9))
+    store = PostgresStore(config_of(scratch, url=scratch.plain_url, pool_min_size=5,
+                                    pool_max_size=9))
     past = SqlHistory(["postgres"], lambda name: store)
     like = "matchd reader"
     try:

@@ -188,6 +188,21 @@ class ScratchDatabase:
         """Run statements as the server's own user; the rows of the last one. Blocks the thread."""
         return run_sql(self.admin_url, f'set search_path = "{self.schema}"', *statements)
 
+    @functools.cached_property
+    def plain_url(self) -> str:
+        """As a plain role that may make tables here, not as a superuser; `url` where the server
+        allows no new role."""
+        try:
+            run_sql(self._server_url, f"create role {self.name}_plain login password '{PASSWORD}'")
+        except asyncpg.InsufficientPrivilegeError:
+            return self.url
+        self.sql(f"grant create, usage on schema {self.schema} to {self.name}_plain",
+                 f"grant create, temporary on database "
+                 f"{urlsplit(self.url).path[1:]} to {self.name}_plain")
+        host = urlsplit(self.url).netloc.rpartition("@")[2]
+        return urlunsplit(urlsplit(self.url)._replace(
+            netloc=f"{self.name}_plain:{PASSWORD}@{host}"))
+
     def drop(self) -> None:
         """Remove it and what is in it; connections to it are ended."""
         try:
@@ -195,6 +210,10 @@ class ScratchDatabase:
                 run_sql(self._server_url, f"drop database if exists {self.name} with (force)")
             else:
                 run_sql(self._server_url, f"drop schema if exists {self.name} cascade")
+            if "plain_url" in vars(self):
+                if not self.own_database:
+                    run_sql(self._server_url, f"drop owned by {self.name}_plain")
+                run_sql(self._server_url, f"drop role if exists {self.name}_plain")
         except (OSError, asyncpg.PostgresError):
             pass
 
