@@ -112,8 +112,13 @@ class Snapshotter:
         """Rename the written snapshot, if one waits; the log must be synced through it. Raises
         OSError."""
         with self._lock:
-            if self._written_seq:
-                self._place(self._written_seq)
+            try:
+                if self._written_seq:
+                    self._place(self._written_seq)
+            finally:
+                # Only now may the next one begin: what is cleared away must not be its file. One
+                # that can't be put in place is given up.
+                self._written_seq = 0
 
     def _place(self, seq: int) -> None:
         self._storage.rename(_unfinished(seq), snapshot_name(seq))
@@ -121,7 +126,6 @@ class Snapshotter:
         self._storage.sync_folder(FOLDER)
         self.newest_seq = seq
         self.count += 1
-        self._written_seq = 0
         remove_old(self._storage, self._keep)
 
     def write_last(self, matcher: Saves, index: StreamIndex, cursor: Cursor) -> None:

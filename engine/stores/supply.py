@@ -179,9 +179,14 @@ def take_slice(pending: deque[EventBatch], limit: int) -> list[EventBatch]:
 
 def first_command_end(batch: EventBatch) -> int:
     """The last seq of the first command of a batch of whole commands."""
-    events = 1
-    while True:
-        cut = last_whole_seq(batch, batch.first_seq + events - 1)
-        if cut >= batch.first_seq:
-            return cut
-        events *= 2
+    short, events = 0, 1
+    while last_whole_seq(batch, batch.first_seq + events - 1) < batch.first_seq:
+        short, events = events, events * 2
+    # So many hold it, and `short` do not: it ends in between.
+    while events - short > 1:
+        middle = (short + events) // 2
+        if last_whole_seq(batch, batch.first_seq + middle - 1) < batch.first_seq:
+            short = middle
+        else:
+            events = middle
+    return batch.first_seq + events - 1

@@ -61,7 +61,9 @@ def test_the_conditions_say_what_a_reader_needs() -> None:
 def test_a_row_runs(name: str, tmp_path: Path) -> None:
     assert run.main([name, "--tiny", "--results", str(tmp_path)]) == 0
     result = json.loads(next(tmp_path.glob("*.json")).read_text())
-    assert result.get("curves") or all(row["ours"] > 0 for row in result["rows"])
+    # A difference of two short runs may have any sign.
+    assert result.get("curves") or all(row["ours"] > 0 or "extra" in row["title"]
+                                       for row in result["rows"])
     assert table.HEADING in table.render([("result.json", result)])
 
 

@@ -13,8 +13,8 @@ from tests.support.daemon import ROOT, Daemon
 from tests.support.redis import RedisServer
 
 
-def run_python(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True,
+def run_python(*arguments: str, folder: Path = ROOT) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -63,11 +63,19 @@ def test_the_redis_example_enters_changes_and_cancels(
 @pytest.mark.parametrize("page", sorted(
     str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     if "```python" in path.read_text("utf-8")))
-def test_the_python_of_the_documentation_runs(daemon: Daemon, tmp_path: Path, page: str) -> None:
+def test_the_python_of_the_documentation_runs(
+        make_daemon: Callable[..., Daemon], make_redis: Callable[..., RedisServer],
+        tmp_path: Path, page: str) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text("utf-8"), re.S | re.M)
+    server = make_redis().start() if any("redis://" in block for block in blocks) else None
+    daemon = make_daemon(sqlite__enabled=True, redis__url=server.url if server else "").start()
+    if any("candles.parquet" in block for block in blocks):
+        made = daemon.run("export", "candles", "--output", str(tmp_path / "candles.parquet"))
+        assert made.returncode == 0, made.stderr
     for block in blocks:
         script = tmp_path / "snippet.py"
         script.write_text(block.replace("9001", str(daemon.port))
                           .replace("127.0.0.1:8000", f"127.0.0.1:{daemon.api_port}")
-                          .replace("8001", str(daemon.feed_port)))
-        run_python(str(script))
+                          .replace("8001", str(daemon.feed_port))
+                          .replace("redis://127.0.0.1:6379", server.url if server else ""))
+        run_python(str(script), folder=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import threading
@@ -259,3 +260,41 @@ async def test_a_closed_journal_leaves_no_descriptor_and_no_thread(tmp_path):
     await asyncio.get_running_loop().shutdown_default_executor()
     assert len(os.listdir("/proc/self/fd")) <= files
     assert threading.active_count() <= threads
+
+
+class WatchedStorage(FileStorage):
+    """Tells when the folder of snapshots is looked through, and may refuse to rename in it."""
+
+    def __init__(self, folder) -> None:
+        super().__init__(folder)
+        self.looked, self.refused = lambda: None, 0
+
+    def list(self, folder):
+        if folder == "snapshots":
+            self.looked()
+        return super().list(folder)
+
+    def rename(self, source, target):
+        if self.refused and source.endswith(".tmp") and "snapshots" in source:
+            self.refused -= 1
+            raise OSError(errno.EIO, "no")
+        super().rename(source, target)
+
+
+async def test_nothing_is_cleared_away_while_the_next_snapshot_may_be_written(tmp_path):
+    storage = WatchedStorage(tmp_path)
+    venue = Venue(storage)
+    free = []
+    storage.looked = lambda: free.append(not venue.journal.snapshots.busy)
+    await venue.run(100, end="abandon", snapshots=2)
+    assert free
+    assert not any(free), "a snapshot could begin while unfinished ones were removed"
+
+
+async def test_after_a_snapshot_that_cannot_be_put_in_place_comes_the_next(tmp_path):
+    storage = WatchedStorage(tmp_path)
+    storage.refused = 1
+    venue = await Venue(storage).run(100, end="abandon", snapshots=2)
+    assert venue.snapshots_placed >= 2
+    assert storage.refused == 0
+    assert not [name for name in storage.list("snapshots") if name.endswith(".tmp")][1:]

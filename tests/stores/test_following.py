@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -349,19 +350,23 @@ async def test_segments_that_a_store_needs_are_kept(tmp_path: Path) -> None:
 
     store.trouble = trouble
     await venue.start()
-    for _ in range(60):
-        venue.trade(10)
-        await asyncio.sleep(0.002)
+
+    async def trade_until(so: Callable[[], bool]) -> None:
+        # Segments go when a snapshot is in place, which a child writes at its own pace.
+        for _ in range(10_000):
+            if so():
+                break
+            venue.trade(10)
+            await asyncio.sleep(0.002)
+        await until(so)
+
+    await trade_until(lambda: venue.journal.held_segments > 2)
     await venue.committed()
-    await until(lambda: venue.journal.held_segments > 2)
     assert (venue.config.data_dir / "journal" / "00000001.log").exists()
     stopped = False
     venue.follower.look_again()
     await venue.level()
-    for _ in range(60):
-        venue.trade(10)
-        await asyncio.sleep(0.002)
-    await until(lambda: venue.journal.held_segments == 0)
+    await trade_until(lambda: venue.journal.held_segments == 0)
     await until(lambda: not (venue.config.data_dir / "journal" / "00000001.log").exists())
     await venue.level()
     await venue.close()

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from cython_core.event import CommandBatch, EventBatch
 from cython_core.matcher import Matcher
-from engine.stores.supply import count, take_slice
+from engine.stores.supply import count, first_command_end, last_seq, take_slice
 from engine.stores.tail import CHUNK_EVENTS, Reader, Tail
 from tests.journal.venue import Flow, definitions
 
@@ -122,3 +122,13 @@ def test_slices_are_whole_commands_and_lose_nothing(limits: list[int]) -> None:
         assert heads[0]
         assert len(heads) <= limit or sum(heads) == 1
     assert dicts(taken + list(pending)) == dicts(LOG[:120])
+
+
+def test_a_command_ends_where_the_next_begins() -> None:
+    lengths = set()
+    for batch in LOG:
+        heads = [event["seq"] for event in batch.dicts() if event["first"]]
+        end = heads[1] - 1 if len(heads) > 1 else last_seq(batch)
+        assert first_command_end(batch) == end
+        lengths.add(end - batch.first_seq + 1)
+    assert {1, 2, 3} < lengths
