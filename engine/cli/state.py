@@ -6,7 +6,7 @@ from cython_core.matcher import Matcher
 from engine.cli import output
 from engine.cli.follow import require_log
 from engine.config import Config
-from engine.journal.reader import Cursor, LogWalk, first_header, judge
+from engine.journal.reader import Cursor, LogWalk, first_header, was_being_written
 from engine.journal.segment import segment_name, segment_numbers
 from engine.journal.snapshot import BadSnapshot, read_snapshot, snapshot_seqs
 from engine.journal.storage import FileStorage
@@ -27,7 +27,7 @@ def read_state(config: Config) -> Matcher:
                 matcher.replay(record.events_from(run.batch, matcher.next_seq))
             progress.at(walk.blocks_bytes)
     if walk.ending is not None:
-        judge(storage, walk.log_id, walk.ending)
+        was_being_written(storage, walk.log_id, walk.ending)
     return matcher
 
 

@@ -14,7 +14,13 @@ from engine.instruments import Instrument
 from engine.journal.index import StreamIndex
 from engine.journal.journal import load_matcher
 from engine.journal.past import FilePast
-from engine.journal.reader import Cursor, LogWalk, cursor_before, first_header, judge
+from engine.journal.reader import (
+    Cursor,
+    LogWalk,
+    cursor_before,
+    first_header,
+    was_being_written,
+)
 from engine.journal.storage import FileStorage
 from engine.metrics import Metrics
 from engine.stores.follower import Follower
@@ -41,12 +47,15 @@ class ReadLog:
         return Position(self.log_id, self.incarnation, self.committed_seq)
 
     def _end(self) -> Cursor:
-        walk = LogWalk(self.storage, cursor_before(self.storage, END_SEQ))
-        for _ in walk.runs():
-            pass
-        if walk.ending is not None:
-            judge(self.storage, walk.log_id, walk.ending)
-        return walk.cursor()
+        start = cursor_before(self.storage, END_SEQ)
+        while True:
+            walk = LogWalk(self.storage, start)
+            for _ in walk.runs():
+                pass
+            ending = walk.ending
+            if ending is None or not was_being_written(self.storage, walk.log_id, ending):
+                return walk.cursor()
+            start = ending.cursor
 
     def new_past(self) -> FilePast:
         """The log for one thread."""

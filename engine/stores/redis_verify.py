@@ -40,6 +40,9 @@ SLICE_EVENTS = 20_000
 # The log is walked so far back for tickers and last prices, even if the streams begin later.
 PRICE_EVENTS = 1_000_000
 TABLES = ("order_events", "trades")
+# How often, and how long apart, is looked for what is not there yet.
+LOOKS = 4
+LOOK_S = 0.25
 _MATCH, _SEQ, _SYMBOL = (COLUMNS["trades"].index(name)
                          for name in ("match_number", "seq", "symbol"))
 _EVENT_SEQ = COLUMNS["order_events"].index("seq")
@@ -128,6 +131,12 @@ class _Check:
 
     async def run(self, read_end: Callable[[], Position]) -> Report:
         tally, moment = self._tally, await self._read()
+        for _ in range(LOOKS):
+            if self._is_complete(moment):
+                break
+            # A venue that has just connected is still writing them.
+            await asyncio.sleep(LOOK_S)
+            moment = await self._read()
         if moment.venue is None and not any(moment.positions.values()):
             return Report(None, {}, 0, [], [], ["the store is empty"])
         streams = await self._streams(moment)
@@ -164,6 +173,12 @@ class _Check:
         return Moment(found[0], marks, found[2], dict(zip(symbols, found[3::3], strict=True)),
                       dict(zip(symbols, found[4::3], strict=True)),
                       dict(zip(symbols, found[5::3], strict=True)))
+
+    def _is_complete(self, moment: Moment) -> bool:
+        """Whether there is everything that a venue writes in the moments after it connects."""
+        books = self._config.expire_s or all(moment.books.values())
+        traded = {symbol.encode() for symbol in moment.marks.keys() & self._markets.keys()}
+        return moment.venue is None or bool(books and traded <= moment.last.keys())
 
     async def _streams(self, moment: Moment) -> dict[str, Found]:
         """Every stream at its oldest entry; "" is that of the order events."""

@@ -107,7 +107,8 @@ def test_both_killed_at_random_moments(make_daemon: MakeDaemon, server: RedisSer
     check_books(daemon, server)
     # Beside a venue that trades, and at rest.
     traders = Traders(daemon, KILLS)
-    verified(daemon)
+    for _ in range(3):
+        verified(daemon)
     traders.stop()
     assert daemon.stop() == 0
     assert stored(server) == logged(daemon)
