@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 INTERVALS_S = {"1m": 60, "5m": 300, "1h": 3600, "1d": 86400}
 _SECOND_NS = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SEQ_MAX = 2**63 - 1
+_SEQ_MAX = _TIME_MAX_NS = 2**63 - 1
 
 
-def time_ns_of(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int:
-    """A time in UTC as nanoseconds since 1970, 0 for none: ISO 8601, or such nanoseconds."""
+def time_ns_of(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+    """A time in UTC as nanoseconds since 1970, None for none: ISO 8601, or such nanoseconds.
+    Eight digits are a date."""
     if text is None:
-        return 0
-    if text.isdecimal() and len(text) > 8:
+        return None
+    if text.isascii() and text.isdigit() and len(text) != 8:
+        if int(text) > _TIME_MAX_NS:
+            raise click.BadParameter(f"{text!r} is too late: times end in 2262")
         return int(text)
     try:
         when = datetime.fromisoformat(text)
@@ -37,6 +40,8 @@ def time_ns_of(_ctx: click.Context, _param: click.Parameter, text: str | None) -
     time_ns = (when - _EPOCH) // timedelta(microseconds=1) * 1000
     if time_ns < 0:
         raise click.BadParameter(f"{text!r} is before 1970")
+    if time_ns > _TIME_MAX_NS:
+        raise click.BadParameter(f"{text!r} is too late: times end in 2262")
     return time_ns
 
 
@@ -56,8 +61,8 @@ def time_ns_of(_ctx: click.Context, _param: click.Parameter, text: str | None) -
               help="The file to write, in place of WHAT.FORMAT in this folder.")
 @options.files
 @options.as_json
-def export(what: str, from_ns: int, to_ns: int, symbol: str, interval: str, format_: str,
-           path: Path | None, config_path: Path | None, data_dir: Path | None,
+def export(what: str, from_ns: int | None, to_ns: int | None, symbol: str, interval: str,
+           format_: str, path: Path | None, config_path: Path | None, data_dir: Path | None,
            as_json: bool) -> None:
     """Write trades, orders or candles of a span of time into a file.
 
@@ -71,18 +76,22 @@ def export(what: str, from_ns: int, to_ns: int, symbol: str, interval: str, form
     Example: matchd export trades --from 2026-11-20 --to 2026-11-21 --output day.parquet
              matchd export candles --symbol BTC-USDT --interval 1h --format csv
     """
-    if 0 < to_ns <= from_ns:
+    if to_ns is not None and to_ns <= (from_ns or 0):
         raise click.UsageError("--to is not after --from")
+    path = path or Path(f"{what}.{format_}")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--output: there is no folder {path.parent}")
     loaded, _ = config.load(config_path, data_dir=data_dir)
     interval_s = INTERVALS_S[interval] if what == "candles" else 0
-    path = path or Path(f"{what}.{format_}")
     with output.Progress(f"exporting {what}") as progress:
-        span = open_span(loaded, from_ns, to_ns, interval_s * _SECOND_NS, progress.at)
+        span = open_span(loaded, from_ns or 0, to_ns or 0, interval_s * _SECOND_NS, progress.at)
         if symbol and symbol not in (known := sorted({one.symbol for one in span.definitions})):
             raise click.UsageError(f"the journal has no instrument {symbol} in that time; it has "
                                    f"{', '.join(known) or 'none'}")
         rows = write_file(span, what, path, format_, symbol, interval_s)
-    text = f"{path}: {rows} {what}, from seq {span.first_seq} to {span.last_seq}"
+    seqs = (f"from seq {span.first_seq} to {span.last_seq}" if span.last_seq
+            else "the journal has no events in that time")
+    text = f"{path}: {rows} {what}, {seqs}"
     output.answer({"file": str(path), "rows": rows, "first_seq": span.first_seq,
                    "last_seq": span.last_seq, "log_id": span.log_id.hex()}, text, as_json)
 

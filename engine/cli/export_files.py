@@ -53,8 +53,8 @@ class ExportFile:
     """A file that takes rows of one table; use it in a `with` block.
 
     It is written beside its name and takes it at the end, in the place of an older file. After an
-    error nothing is left. `symbol` and `interval_s` choose rows, "" and 0 take all. Decimals have
-    18 digits, if `wide` 38.
+    error nothing is left; EngineError says that its folder takes no file. `symbol` and
+    `interval_s` choose rows, "" and 0 take all. Decimals have 18 digits, if `wide` 38.
     """
 
     def __init__(self, path: Path, format: str, table: str, definitions: list[Definition],
@@ -74,7 +74,10 @@ class ExportFile:
         self._writer: Any = None
 
     def __enter__(self) -> ExportFile:
-        self._file = self._unfinished.open("wb")
+        try:
+            self._file = self._unfinished.open("wb")
+        except OSError as error:
+            raise self._named(error) from error
         self._writer = self._open_writer()
         return self
 
@@ -116,7 +119,14 @@ class ExportFile:
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
-        os.replace(self._unfinished, self._path)
+        try:
+            os.replace(self._unfinished, self._path)
+        except OSError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: OSError) -> EngineError:
+        """The error with the name that the user gave."""
+        return EngineError(f"{self._path} can't be written: {error.strerror}")
 
     # -- rows ----------------------------------------------------------------------------------
 

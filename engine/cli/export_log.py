@@ -55,7 +55,8 @@ class Sink(Protocol):
 
 
 class LogSpan:
-    """The events of a log with from_ns <= time < to_ns, both 0 when open, up to `last_seq`."""
+    """The events of a log with from_ns <= time < to_ns, both 0 when open, up to `last_seq`. What
+    was taken is from `first_seq` to `last_seq`, both 0 when there was nothing."""
 
     def __init__(self, storage: Storage, from_ns: int, to_ns: int, last_seq: int,
                  progress: Progress) -> None:
@@ -95,7 +96,8 @@ class LogSpan:
                 break
         if taking is not None:
             taking.finish()
-            self.first_seq, self.last_seq = taking.first_seq, taking.rows.applied_seq
+            if taking.rows.applied_seq >= taking.first_seq:
+                self.first_seq, self.last_seq = taking.first_seq, taking.rows.applied_seq
         self._progress(2 * self._bytes, 2 * self._bytes)
 
     # -- where to begin ----------------------------------------------------------------------

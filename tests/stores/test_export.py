@@ -20,6 +20,7 @@ from cython_core.rows import COLUMNS
 from engine import cli
 from engine.cli import export_log
 from engine.cli.export_files import ExportFile
+from engine.errors import EngineError
 from engine.journal.reader import first_header
 from engine.journal.segment import segment_name, segment_numbers
 from engine.journal.snapshot import oldest_segment_needed, snapshot_name, snapshot_seqs
@@ -274,6 +275,9 @@ def test_an_older_file_stays_until_the_new_one_is_whole(traded, monkeypatch):
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--from", "yesterday"], "is no time"), (["--to", "1969-12-31"], "before 1970"),
     (["--from", "2026-11-22", "--to", "2026-11-21"], "--to is not after --from"),
+    (["--to", "0"], "--to is not after --from"), (["--from", "2026-13-01"], "is no time"),
+    (["--from", str(2**63)], "times end in 2262"), (["--to", "9999-01-01"], "times end in 2262"),
+    (["--output", "/nope/x"], "--output: there is no folder /nope"),
     (["--symbol", "NONE"], "it has ")])
 def test_what_cannot_be_meant_is_refused(traded, capsys, arguments, said):
     folder, _ = traded
@@ -288,6 +292,43 @@ def test_a_span_without_events_gives_an_empty_file(traded):
     path = export(folder, "trades", "--from", "2100-01-01T00:00:00Z")
     assert read_parquet(path, "trades") == []
     assert pq.read_schema(path).field("price").type.scale == 4
+
+
+@pytest.mark.parametrize("span", [("--from", "2100-01-01T00:00:00Z"), ("--to", "1"),
+                                  ("--from", str(START_NS + 10**8),
+                                   "--to", str(START_NS + 2 * 10**8))])
+def test_a_span_without_events_says_so(traded, capsys, span):
+    folder, _ = traded
+    for what in ("trades", "orders", "candles"):
+        path = folder / f"nothing.{what}"
+        asked = ["export", what, "--data-dir", str(folder), "--output", str(path), *span]
+        assert cli.run(asked) == 0
+        said = capsys.readouterr().out
+        assert said == f"{path}: 0 {what}, the journal has no events in that time\n"
+        assert cli.run([*asked, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["rows"], said["first_seq"], said["last_seq"]) == (0, 0, 0)
+
+
+def test_nanoseconds_begin_at_0(traded):
+    folder, log = traded
+    wanted = expected_rows(log, "trades", 0, 2**63)
+    for text in ("0", "1", "123456789", str(START_NS - 1), "20260101", "19700101"):
+        path = export(folder, "trades", "--from", text)
+        assert (read_parquet(path, "trades") == wanted) == (text != "20260101")
+
+
+def test_a_file_that_cannot_be_written_is_named(traded, tmp_path, capsys):
+    folder, _ = traded
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    with pytest.raises(EngineError, match="taken can't be written: Is a directory"), \
+            ExportFile(taken, "csv", "trades", []):
+        pass
+    assert list(tmp_path.iterdir()) == [taken] and not list(taken.iterdir())
+    long = tmp_path / ("x" * 250)
+    assert cli.run(["export", "trades", "--data-dir", str(folder), "--output", str(long)]) == 1
+    assert capsys.readouterr().err == f"matchd: {long} can't be written: File name too long\n"
 
 
 def test_times_are_understood_in_several_forms(traded):
