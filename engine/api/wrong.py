@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from ast import literal_eval
 
 from engine.api.route import ApiError
 
 _AT = re.compile(r"(?s)^(.*?)(?: - at `\$\.?([^`]*)`)?$")
+# The pattern is shown as Python writes a text, with every backslash twice.
+_PATTERN = re.compile(r"matching regex ('.*'|\".*\")$")
 _FIELD = re.compile(r"field `([^`]*)`")
 
 
@@ -23,9 +26,10 @@ def wrong_input(error: Exception) -> ApiError:
     if "got `float`" in text and "str" in text:
         return _error("float_not_allowed", f"{where} is a float: write it in quotes, as "
                       "\"60010.5\", so that it stays exact", where)
-    if "matching regex" in text:
-        return _error("bad_value", f"{where or 'this'} is not written as it should be: "
-                      f"{text[0].lower()}{text[1:]}", where)
+    pattern = _PATTERN.search(text)
+    if pattern:
+        return _error("bad_value", f"{where or 'this'} is not written as it should be: expected "
+                      f"a text like {literal_eval(pattern[1])}", where)
     if where or text.startswith(("Expected", "Invalid")):
         return _error("bad_value", f"{where or 'the body'}: {text[0].lower()}{text[1:]}", where)
     return ApiError(400, "bad_json", f"the body is not JSON: {text}")

@@ -269,9 +269,19 @@ def _of_list(raw: bytes) -> Entry:
 
 def _decoded(raw: bytes) -> tuple[dict[str, Any] | None, str]:
     """A map of JSON, which begins with a brace, or of MessagePack; or what is wrong with it."""
+    begins_json = raw.lstrip()[:1] == b"{"
     try:
-        if raw.lstrip()[:1] == b"{":
+        if begins_json:
             return msgspec.json.decode(raw, type=dict[str, Any]), ""
         return msgspec.msgpack.decode(raw, type=dict[str, Any]), ""
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return None, f"it is no map of JSON or MessagePack: {error}"
+        if begins_json:
+            return None, f"its JSON can't be read: {error}"
+        if _is_map(raw):
+            return None, f"its MessagePack can't be read: {error}"
+        return None, "it is neither a map of JSON nor one of MessagePack"
+
+
+def _is_map(raw: bytes) -> bool:
+    """Whether these bytes begin as a map of MessagePack does."""
+    return bool(raw) and (raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF))

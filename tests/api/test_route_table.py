@@ -54,6 +54,18 @@ def test_a_path_is_given_once() -> None:
         made().add("GET", "/v1/orders/", "other")
 
 
+def test_a_pattern_is_shown_as_it_is() -> None:
+    for body, pattern in (
+            (b'{"symbol":"A","side":"buy","quantity":"x"}',
+             r"^[0-9]{1,20}(\.[0-9]{1,20})?$(?!\n)"),
+            (b'{"symbol":"A","side":"buy","quantity":"1","client_order_id":"a b"}',
+             r"^[A-Za-z0-9._:-]{1,36}$(?!\n)")):
+        with pytest.raises(msgspec.ValidationError) as caught:
+            msgspec.json.decode(body, type=types.NewOrder)
+        message = wrong_input(caught.value).message
+        assert message.endswith(f" is not written as it should be: expected a text like {pattern}")
+
+
 @pytest.mark.parametrize(("text", "code", "field"), [
     (b'{"symbol":"A","side":"buy","quantity":1.5}', "float_not_allowed", "quantity"),
     (b'{"symbol":"A","side":"buy","quantity":"1","price":1e3}', "float_not_allowed", "price"),

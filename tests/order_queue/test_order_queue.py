@@ -123,6 +123,20 @@ async def test_entries_that_cannot_be_read_are_answered_and_gone(start_venue,
     assert (await producer.ask(**BUY, client_order_id="z"))["status"] == 201
 
 
+async def test_what_an_entry_that_cannot_be_read_is_told(start_venue, producer: Producer) -> None:
+    await start_venue()
+    neither = "this is no order: it is neither a map of JSON nor one of MessagePack"
+    told = {b"buy 1 BTC-USDT": neither, b"": neither, b"[1]": neither, b"7": neither,
+            b"\x91\x01": neither,
+            b'{"a": ': "this is no order: its JSON can't be read: Input data was truncated",
+            b"\x81\xa1": "this is no order: its MessagePack can't be read: "
+                         "Input data was truncated"}
+    for raw in told:
+        producer.send(raw)
+    answers = await producer.answers(len(told))
+    assert sorted(one["body"]["message"] for one in answers) == sorted(told.values())
+
+
 async def test_in_a_list_every_entry_needs_an_id_of_its_own(start_venue,
                                                             server: RedisServer) -> None:
     await start_venue()
