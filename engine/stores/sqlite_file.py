@@ -131,11 +131,22 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
         raise StoreStopped(f"{path} is a database, but not a history of matchd",
                            "move it away, or set sqlite.file to another name",
                            "the file is another program's")
-    if version > SCHEMA_VERSION:
-        raise StoreStopped(f"{path} has schema {version}, this matchd knows {SCHEMA_VERSION}",
+    found = max(version, _written_by(connection) if application == APPLICATION_ID else 0)
+    if found > SCHEMA_VERSION:
+        raise StoreStopped(f"{path} has schema {found}, this matchd knows {SCHEMA_VERSION}",
                            "run the matchd that wrote it, or move the file away: "
                            "a new one is filled from the journal", "a newer schema")
     return version if application == APPLICATION_ID else 0
+
+
+def _written_by(connection: sqlite3.Connection) -> int:
+    """The schema of whoever wrote the position; 0 where nobody did. Raises sqlite3.Error."""
+    there = connection.execute("SELECT count(*) FROM pragma_table_info('store_position') "
+                               "WHERE name = 'schema_version'").fetchone()[0]
+    if not there:
+        return 0
+    written = connection.execute("SELECT max(schema_version) FROM store_position").fetchone()[0]
+    return int(written or 0)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -112,6 +112,23 @@ def test_a_schema_of_the_future_is_refused(path: Path) -> None:
         sqlite_file.open_for_writing(path)
 
 
+def test_a_position_of_the_future_is_refused(path: Path) -> None:
+    connection = history_file.make(path)
+    history_file.insert(connection, "store_position", schema_version=SCHEMA_VERSION + 1)
+    connection.close()
+    for writing in (True, False):
+        with pytest.raises(StoreStopped, match=f"has schema {SCHEMA_VERSION + 1}, this matchd"):
+            if writing:
+                sqlite_file.open_for_writing(path)
+            else:
+                sqlite_file.check(sqlite_file.connect(path, writing=False), path)
+    connection = sqlite3.connect(path)
+    connection.execute(f"UPDATE store_position SET schema_version = {SCHEMA_VERSION}")
+    connection.commit()
+    connection.close()
+    sqlite_file.open_for_writing(path).close()
+
+
 def test_a_failed_migration_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = MIGRATIONS[0] + "\nCREATE TABLE trades (a);\n"
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", (broken,))
