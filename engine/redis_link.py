@@ -50,10 +50,16 @@ class Place(NamedTuple):
         """"sentinel", "cluster", "unix", or "" for one server."""
         return "unix" if self.scheme == "unix" else self.scheme.partition("+")[2]
 
+    @property
+    def where(self) -> str:
+        """The servers' addresses or the socket's path, for messages."""
+        return ",".join(f"{host}:{port}" for host, port in self.hosts) or self.name
+
     def __str__(self) -> str:
         """For log lines: without the password."""
-        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
-        return f"{self.scheme}://{hosts}{'/' + self.name if self.kind == 'sentinel' else self.name}"
+        if self.kind == "sentinel":
+            return f"{self.scheme}://{self.where}/{self.name}"
+        return f"{self.scheme}://{self.where}"
 
 
 def parse(url: str) -> Place:

@@ -23,6 +23,7 @@ from engine.errors import EngineError, NotKeptError
 from engine.intake.redis_queue import WAIT_S as READ_WAIT_S
 from engine.intake.redis_queue import Done, Entry, Queue, find_queue, names_of, read_position
 from engine.metrics import SIZES, Metrics
+from engine.redis_errors import reason_of
 from engine.redis_link import RedisLink
 
 # Entries that are taken and not acknowledged yet, at most.
@@ -281,7 +282,9 @@ class RedisOrders:
     def _lost(self, error: BaseException) -> None:
         self._metrics.failures.add()
         self.connected, self.kind = False, ""
-        self.error, self.public = str(error) or type(error).__name__, brief(error)
+        self.error, self.public = str(error), brief(error)
+        if not isinstance(error, EngineError):
+            self.error = f"Redis at {self._link.place.where}: {reason_of(error)}"
         self._log.warning("orders are not taken from Redis", server=str(self._link.place),
                           queue=self._names.queue, error=self.error, key="order queue")
 

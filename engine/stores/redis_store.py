@@ -24,7 +24,7 @@ from engine.errors import ConfigError, JournalError
 from engine.instruments import Instrument
 from engine.market.stage import Market
 from engine.redis_errors import reason_of, word_of
-from engine.redis_link import RedisLink
+from engine.redis_link import RedisLink, parse
 from engine.redis_values import COLUMNS, COUNT, DATA, FIRST, PREVIOUS, Coder, Keys
 from engine.stores.redis_now import Now
 from engine.stores.redis_positions import BEGAN, VENUE, Positions
@@ -326,7 +326,7 @@ class RedisStore:
             raise StoreStopped(f"somebody else wrote into a stream of ours: {_key_in(text)}",
                                "run `matchd store rebuild redis`",
                                "somebody else's entry in a stream") from error
-        raise StoreDown(reason_of(error)) from error
+        raise StoreDown(f"Redis at {parse(self._config.url).where}: {reason_of(error)}") from error
 
     # -- what it tells -----------------------------------------------------------------------
 

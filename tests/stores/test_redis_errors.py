@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from engine.config import RedisConfig
 from engine.redis_errors import reason_of
 from engine.redis_link import RedisLink
+from engine.stores.redis_store import RedisStore
+from engine.stores.store import Position, StoreDown
 from tests.support.redis import RedisServer, TlsFront
 
 
@@ -83,3 +86,24 @@ async def test_a_certificate_that_nobody_vouches_for(server: RedisServer, tmp_pa
         assert "certificate" in (await failure(RedisConfig(url=front.url))).lower()
     finally:
         front.close()
+
+
+async def test_the_store_names_its_server_and_no_secret(server: RedisServer) -> None:
+    server.use_password("p@ss", "venue")
+    server.start()
+    host = server.url.removeprefix("redis://").rstrip("/").partition("/")[0]
+    url = server.url.replace("redis://", "redis://venue:wrong@")
+    store = RedisStore(RedisConfig(url=url), None)
+    with pytest.raises(StoreDown) as caught:
+        await store.open(Position(bytes(16), 0, 1))
+    assert caught.value.detail == f"Redis at {host}: wrong user or password"
+    await store.close()
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
+    store = RedisStore(RedisConfig(url=f"redis://venue:secret@127.0.0.1:{port}/0",
+                                   socket_timeout_s=0.2), None)
+    with pytest.raises(StoreDown) as caught:
+        await store.open(Position(bytes(16), 0, 1))
+    assert caught.value.detail == f"Redis at 127.0.0.1:{port}: no answer in time"
+    await store.close()
+    silent.close()
