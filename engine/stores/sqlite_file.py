@@ -6,6 +6,7 @@ ours; each of these is one clear error and never a write into a file that nobody
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -21,6 +22,8 @@ from engine.stores.sqlite_schema import (
 from engine.stores.store import StoreDown, StoreRefused, StoreStopped
 
 REBUILD = "`matchd store rebuild sqlite` makes a new one from the journal"
+# As the journal's: the daemon's user, and a group that may read.
+FILE_MODE = 0o640
 # How long a write waits for another process that holds the file.
 BUSY_S = 2.0
 CACHE_KIB = 16 << 10
@@ -93,6 +96,9 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < SQLITE_NEEDED:
         raise StoreStopped(f"SQLite {sqlite3.sqlite_version} is too old for the history",
                            f"use a Python with SQLite {'.'.join(map(str, SQLITE_NEEDED))} or later")
+    # Not for everybody on the machine: SQLite gives the files beside it the same mode.
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, FILE_MODE))
     connection = connect(path, writing=True)
     try:
         check(connection, path)

@@ -129,6 +129,14 @@ def test_a_position_of_the_future_is_refused(path: Path) -> None:
     sqlite_file.open_for_writing(path).close()
 
 
+def test_strangers_on_the_machine_read_no_file(path: Path) -> None:
+    connection = sqlite_file.open_for_writing(path)
+    connection.execute("UPDATE store_position SET seq = 1")
+    modes = {one.name: one.stat().st_mode & 0o007 for one in path.parent.glob(f"{path.name}*")}
+    assert len(modes) == 3 and not any(modes.values())
+    connection.close()
+
+
 def test_a_failed_migration_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = MIGRATIONS[0] + "\nCREATE TABLE trades (a);\n"
     monkeypatch.setattr(sqlite_file, "MIGRATIONS", (broken,))
