@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cython_core import record
 from cython_core.model import KIND_NAMES
-from engine.journal.reader import LogWalk, judge
+from engine.journal.reader import LogWalk, was_being_written
 from engine.journal.segment import UNIT_BYTES, segment_name, segment_numbers
 from engine.journal.snapshot import snapshot_seqs
 from engine.journal.storage import FileStorage, Storage
@@ -81,7 +81,7 @@ def stats(data_dir: str | Path, progress: Progress = no_progress) -> LogStats:
     progress(total, total)
     notes: list[str] = []
     if walk.ending is not None:
-        judge(storage, walk.log_id, walk.ending)
+        was_being_written(storage, walk.log_id, walk.ending)
         notes = [*walk.ending.notes, walk.ending.damage] if walk.ending.damage else list(
             walk.ending.notes)
     cursor, events = walk.cursor(), sum(kinds.values())
