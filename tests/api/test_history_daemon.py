@@ -36,7 +36,7 @@ def venue(request: pytest.FixtureRequest, tmp_path: Path,
           postgres_database: ScratchDatabase) -> Iterator[Daemon]:
     """A venue whose history one of the stores answers."""
     settings: dict[str, Any] = {"sqlite__enabled": True} if request.param == "sqlite" else {
-        "postgres__url": postgres_database.url, "postgres__schema": postgres_database.schema,
+        "postgres__url": postgres_database.plain_url, "postgres__schema": postgres_database.schema,
         "postgres__pool_min_size": 1}
     daemon = Daemon(tmp_path / "venue", history__rows_max=50, **settings).start()
     yield daemon
