@@ -55,7 +55,7 @@ def status(name: str | None, config_path: Path | None, data_dir: Path | None,
     rows = {key: row for key, row in found["stores"].items() if name in (None, key)}
     if name is not None and not rows:
         raise StoreError(f"{name} is off", _HOW[name])
-    head = ("store", "state", "seq", "lag_events", "lag_ms", "breaker", "error")
+    head = ("store", "state", "from_seq", "seq", "lag_events", "lag_ms", "breaker", "error")
     text = output.table(head, [[key, *(row.get(column, "-") for column in head[1:])]
                                for key, row in rows.items()]) if rows else "no store is on"
     output.answer({"seq": found["seq"], "running": found["running"], "stores": rows},
@@ -80,7 +80,10 @@ def rebuild(name: str, yes: bool, config_path: Path | None, data_dir: Path | Non
     loaded = _load(config_path, data_dir)
     _require(loaded, name)
     oldest = _oldest_seq(loaded)
-    lost = f" Events before {oldest} are not in the journal any more." if oldest > 1 else ""
+    if oldest > 1 and name in TABLES:
+        _require_state(loaded)
+    lost = (f" Events before {oldest} are not in the journal any more; positions and candles "
+            "will count from there." if oldest > 1 else "")
     if not yes:
         click.confirm(f"Empty {name} and fill it again from the journal?{lost}", abort=True,
                       err=True)
@@ -91,6 +94,8 @@ def rebuild(name: str, yes: bool, config_path: Path | None, data_dir: Path | Non
             instruments = config.load_settings(config_path, data_dir=data_dir).instruments
             seq = _quiet(_rebuild_at_rest(loaded, name, instruments, progress.at))
     text = f"{name} holds the events {oldest} to {seq}"
+    if oldest > 1 and name in TABLES:
+        text += f"; positions and candles count from {oldest}"
     if name == "redis" and not seq:
         text = "redis is empty; the venue fills it when it starts"
     output.answer({"store": name, "first_seq": oldest, "seq": seq}, text, as_json)
@@ -205,6 +210,20 @@ def _oldest_seq(loaded: config.Config) -> int:
     return first_header(FileStorage(loaded.data_dir)).first_seq
 
 
+def _require_state(loaded: config.Config) -> None:
+    """Raises StoreError when nothing says what was before the oldest event that is kept: what is
+    emptied then can't be filled."""
+    from engine.cli.store_log import ReadLog
+    from engine.errors import NotKeptError
+
+    try:
+        ReadLog(loaded).new_past().oldest_state()
+    except NotKeptError as error:
+        raise StoreError(f"it can't be filled again, so it is left as it is: {error.detail}",
+                         "where a venue runs, the "
+                         "next snapshot that it makes mends that") from error
+
+
 def _running(loaded: config.Config) -> dict[str, Any] | None:
     """What a running venue says of its stores; None when none runs."""
     from engine import control
@@ -231,8 +250,9 @@ async def _row(loaded: config.Config, name: str, end: Position) -> dict[str, Any
         if name in TABLES:
             async with kept.snapshot() as snapshot:
                 position = snapshot.position
+                from_seq = {"from_seq": snapshot.kept_from_seq or snapshot.first_seq}
         else:
-            position = await kept.open(end)
+            position, from_seq = await kept.open(end), {}
     except StoreError as error:
         return {"state": "unknown", "error": str(error)}
     finally:
@@ -242,7 +262,7 @@ async def _row(loaded: config.Config, name: str, end: Position) -> dict[str, Any
     foreign = "" if position.log_id == end.log_id else (
         f"it belongs to the log {position.log_id.hex()}, ours is {end.log_id.hex()}")
     return {"state": "foreign" if foreign else "at rest", "seq": position.seq,
-            "lag_events": max(0, end.seq - position.seq), "error": foreign}
+            "lag_events": max(0, end.seq - position.seq), "error": foreign, **from_seq}
 
 
 async def _verify_tables(loaded: config.Config, name: str, told: Told) -> Report:

@@ -80,6 +80,17 @@ class FilePast:
                 replay_until(matcher, batch, seq)
         return matcher, matcher.next_seq - 1
 
+    def oldest_state(self) -> tuple[Matcher, int]:
+        """The state of the oldest snapshot from which the kept events lead on, and its seq.
+        Raises NotKeptError when there is none that can be read."""
+        oldest = self.oldest_seq()
+        for at in reversed(snapshot_seqs(self._storage)):
+            matcher = self._matcher_of(at) if at >= oldest - 1 else None
+            if matcher is not None:
+                return matcher[0], at
+        raise NotKeptError(f"the log begins at {oldest}, and no snapshot can be read that says "
+                           "what was before")
+
     def incarnation_at(self, seq: int) -> int:
         """The incarnation of the log in which the committed event `seq` was written. Raises
         NotKeptError, JournalError."""
@@ -154,18 +165,23 @@ class FilePast:
     def _snapshot_before(self, seq: int) -> tuple[Matcher, Cursor]:
         """The newest good snapshot at or before `seq` and where the log goes on from it."""
         for at in snapshot_seqs(self._storage):
-            if at > seq:
-                continue
-            try:
-                snapshot = read_snapshot(self._storage, at)
-                if snapshot.log_id == self._log_id:
-                    return self._load_matcher(snapshot.matcher), snapshot.cursor
-            except (BadSnapshot, CoreError):
-                continue
+            found = self._matcher_of(at) if at <= seq else None
+            if found is not None:
+                return found
         if self.oldest_seq() != 1:
             raise NotKeptError(f"no snapshot reaches back to seq {seq}, and the log begins at "
                                f"{self.oldest_seq()}")
         return new_matcher(), self._first_cursor()
+
+    def _matcher_of(self, seq: int) -> tuple[Matcher, Cursor] | None:
+        """What the snapshot of this seq holds; None when it is no good one of this log."""
+        try:
+            snapshot = read_snapshot(self._storage, seq)
+            if snapshot.log_id == self._log_id:
+                return self._load_matcher(snapshot.matcher), snapshot.cursor
+        except (BadSnapshot, CoreError):
+            pass
+        return None
 
     def _first_cursor(self) -> Cursor:
         header = first_header(self._storage)
@@ -196,6 +212,10 @@ class MemoryPast:
             if batch.first_seq > to_seq:
                 return
             yield batch
+
+    def oldest_state(self) -> tuple[Matcher, int]:
+        """As FilePast.oldest_state: there is none, there are no snapshots. Raises NotKeptError."""
+        raise NotKeptError(f"memory keeps events from {self.oldest_seq()} on and no state")
 
     def state_at(self, seq: int, events_max: int) -> tuple[Matcher, int]:
         """As FilePast.state_at; there are no snapshots, so the log must be there from its

@@ -24,6 +24,7 @@ from engine import clock, log
 from engine.brief import brief
 from engine.config import StoresConfig
 from engine.errors import EngineError, JournalError, NotKeptError, StoreError
+from engine.stores.beginning import Beginning
 from engine.stores.breaker import Breaker, State
 from engine.stores.meters import Meters
 from engine.stores.pace import Pace, rest_ns
@@ -87,6 +88,8 @@ class Follower:
         # Why the store is stopped or down, "" while it is well: all of it, and what anybody may
         # be told.
         self.error = self.public = ""
+        # What an empty store has to be told with its first events.
+        self._beginning: Beginning | None = None
         self._bell = asyncio.Event()
         self._draining = self._look_again = self._anew = self._shown = False
         self._log = log.get("stores")
@@ -249,10 +252,7 @@ class Follower:
         self._look_again = False
         store = self.store
         if self._anew:
-            self._log.warning("store is emptied, to be filled from the log", store=self.name)
-            self._hold(0)
-            await store.reset()
-            self._anew = False
+            await self._empty(store)
         self.position = await self._open(store)
         self._hold(store.safe_seq(self.position.seq))
         self.supply.start(self.position.seq)
@@ -264,17 +264,55 @@ class Follower:
                 return
             await self._write_next(store)
 
+    async def _empty(self, store: Store) -> None:
+        self._hold(0)
+        if store.wants_beginning:
+            try:
+                # Nothing is emptied that can't be filled again.
+                await self._begin()
+            except StoreStopped:
+                self._anew = False
+                raise
+        self._log.warning("store is emptied, to be filled from the log", store=self.name)
+        await store.reset()
+        self._anew = False
+
+    async def _begin(self) -> Beginning | None:
+        """What was there before the first event that is kept. Raises StoreStopped."""
+        try:
+            return await self.supply.beginning()
+        except NotKeptError as error:
+            raise StoreStopped(error.detail, "markets and accounts of before are not known, so an "
+                               "empty store can't be filled; the next snapshot that is made mends "
+                               f"it, then `matchd store rebuild {self.name}`",
+                               "no snapshot says what was before the log's beginning") from error
+
+    async def _open_empty(self, store: Store) -> int:
+        """The seq behind which an empty store begins."""
+        if not store.wants_beginning:
+            oldest = await self.supply.oldest_seq()
+            if oldest > 1:
+                self._log.warning("store begins with the oldest event that is kept",
+                                  store=self.name, seq=oldest)
+            return oldest - 1
+        self._beginning = beginning = await self._begin()
+        if beginning is None:
+            return 0
+        self._log.warning("store begins with the oldest event that is kept", store=self.name,
+                          seq=beginning.seq, orders=len(beginning.tables["orders"]),
+                          state_seq=beginning.state_seq,
+                          hint="history is whole from there, positions and candles count from "
+                          "there; orders of before are there if they still rested at state_seq")
+        return beginning.seq - 1
+
     async def _open(self, store: Store) -> Position:
         """Connect; where the store stands, if it fits our log."""
         journal = self._journal
         end = Position(journal.log_id, journal.incarnation, journal.committed_seq)
         found = await store.open(end)
+        self._beginning = None
         if found is None:
-            oldest = await self.supply.oldest_seq()
-            if oldest > 1:
-                self._log.warning("store begins with the oldest event that is kept",
-                                  store=self.name, seq=oldest)
-            return end._replace(seq=oldest - 1)
+            return end._replace(seq=await self._open_empty(store))
         if found.log_id != journal.log_id:
             raise StoreStopped(
                 f"it belongs to the log {found.log_id.hex()}, ours is {journal.log_id.hex()}",
@@ -336,13 +374,15 @@ class Follower:
         started_ns = clock.monotonic_ns()
         only_looks = not batches and not 0 < store.due_ns() <= started_ns
         try:
-            await store.write(Work(batches, before, after, self.supply.live))
+            await store.write(Work(batches, before, after, self.supply.live, self._beginning))
         except StoreRefused as error:
             await self._bisect(store, batches, error)
             return
         if only_looks:
             return
         self.meters.wrote(count(batches), clock.monotonic_ns() - started_ns)
+        if batches:
+            self._beginning = None
         self.position = after
         self._hold(store.safe_seq(after.seq))
 

@@ -22,11 +22,18 @@ from engine.config import PostgresConfig
 from engine.errors import StoreError
 from engine.instruments import Instrument
 from engine.stores import postgres_schema
+from engine.stores.beginning import Beginning
 from engine.stores.postgres_days import Days, time_of
 from engine.stores.postgres_link import WRITER_PLANS, Link
-from engine.stores.postgres_reader import Answer, PostgresReader, read_position
+from engine.stores.postgres_reader import (
+    Answer,
+    PostgresReader,
+    first_seq,
+    kept_from,
+    read_position,
+)
 from engine.stores.postgres_rights import HINT, too_mighty
-from engine.stores.postgres_rows import STAGING, write_rows
+from engine.stores.postgres_rows import STAGING, write_beginning, write_rows
 from engine.stores.store import (
     Position,
     Row,
@@ -57,6 +64,7 @@ class PostgresStore:
 
     name = "postgres"
     mark = "$1"
+    wants_beginning = True
 
     def __init__(self, config: PostgresConfig, instruments: Sequence[Instrument] = ()) -> None:
         # For a log whose beginning, with their definitions, is gone.
@@ -71,8 +79,10 @@ class PostgresStore:
         self._rows: Rows | None = None
         # Whether the tables held nothing when they were opened: then any position may follow.
         self._empty = False
+        # What goes into empty tables before the first rows.
+        self._beginning: Beginning | None = None
         self._server = ""
-        self._rows_written = 0
+        self._rows_written = self._from_seq = 0
         self._warned = False
 
     # -- what the follower calls ---------------------------------------------------------------
@@ -90,6 +100,8 @@ class PostgresStore:
             await connection.execute(STAGING)
             position = await read_position(connection)
             await self._look_at_role(connection)
+            kept_seq, _ = await kept_from(connection, self._config.schema)
+            self._from_seq = kept_seq or await first_seq(connection)
         except BaseException as error:
             connection.terminate()
             if isinstance(error, Exception):
@@ -135,7 +147,7 @@ class PostgresStore:
 
     def facts(self) -> Mapping[str, object]:
         """For the log and `/health`."""
-        return {"server": self._server, "rows": self._rows_written,
+        return {"server": self._server, "rows": self._rows_written, "from_seq": self._from_seq,
                 "partition": str(self._days.newest or "")}
 
     async def close(self) -> None:
@@ -185,7 +197,10 @@ class PostgresStore:
         if not work.batches:
             await self._check_position(work.before)
             return
+        self._beginning = work.beginning
         rows = await self._rows_behind(work.before.seq)
+        if work.beginning is not None:
+            work.beginning.define(rows)
         position = work.before
         try:
             for batch in work.batches:
@@ -228,14 +243,17 @@ class PostgresStore:
         connection = self._writer
         await connection.execute("begin isolation level read committed")
         await self._move_position(before, after, rows.last_time_ns)
-        if self._empty and before.seq:
+        if self._beginning is not None:
+            await write_beginning(connection, self._beginning)
+        elif self._empty and before.seq:
             await connection.executemany(DEFINED_BEFORE, defined_before(
                 self._instruments, before.seq, rows.last_time_ns))
         written = await write_rows(connection, rows, before.seq)
         if await connection.execute("commit") != "COMMIT":
             raise StoreDown(f"PostgreSQL at {self._link.where} rolled a transaction back")
         self._rows_written += written
-        self._empty = False
+        self._from_seq = self._from_seq or before.seq + 1
+        self._empty, self._beginning = False, None
         rows.clear()
         return after
 

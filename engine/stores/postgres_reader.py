@@ -109,6 +109,7 @@ class PostgresReader:
             await connection.execute("set local idle_in_transaction_session_timeout = 0")
             position = await read_position(connection)
             kept = await kept_from(connection, self._config.schema)
+            first = 0 if kept[0] else await first_seq(connection)
 
             async def fetch(sql: str, parameters: Sequence[object]) -> list[Row]:
                 try:
@@ -119,7 +120,7 @@ class PostgresReader:
             async def check() -> list[str]:
                 # The server looks after its own files.
                 return []
-            yield Snapshot(position, *kept, fetch, check)
+            yield Snapshot(position, *kept, fetch, check, first)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise self._link.meaning(error) from error
         finally:
@@ -252,6 +253,11 @@ async def kept_from(connection: Any, schema: str) -> tuple[int, int]:
         return 0, 0
     days = kept[0]["day"].toordinal() - _EPOCH_ORDINAL
     return kept[0]["first_seq"], days * clock.NS_PER_DAY
+
+
+async def first_seq(connection: Any) -> int:
+    """The first event that there is, 0 when there is none. Raises asyncpg's errors."""
+    return await connection.fetchval("select min(seq) from order_events") or 0
 
 
 _EPOCH_ORDINAL = 719_163

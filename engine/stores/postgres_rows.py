@@ -8,13 +8,17 @@ encoded and handed on in pieces, so that the loop has a turn between them.
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from decimal import Decimal
 from typing import Any
 
 from cython_core.pgcopy import COLUMNS, encode
 from cython_core.rows import Rows
+from engine.stores.beginning import BEGINNING, Beginning
 from engine.stores.postgres_schema import PARTITIONED
+from engine.stores.store import Row
 
 # So many rows are encoded at a time (a tenth of a millisecond), so many bytes are given to the
 # connection.
@@ -109,6 +113,37 @@ MERGE = {
         "trades = t.trades + excluded.trades, seq = excluded.seq, time = excluded.time, "
         "time_ns = excluded.time_ns"),
 }
+
+
+# Columns of times beside those of nanoseconds that they are made of.
+_TIMES = {"time": "time_ns", "updated_time": "updated_time_ns"}
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def _utc(time_ns: int) -> datetime.datetime:
+    return _EPOCH + datetime.timedelta(microseconds=time_ns // 1000)
+
+
+async def write_beginning(connection: Any, beginning: Beginning) -> None:
+    """Write what was there before the first event, inside a transaction. Raises asyncpg's
+    errors."""
+    for table, rows in beginning.tables.items():
+        names = BEGINNING[table]
+        times = [name for name, source in _TIMES.items() if source in names]
+        sources = [names.index(_TIMES[name]) for name in times]
+        wide = names.index("notional_max") if "notional_max" in names else -1
+
+        def full(row: Row, sources: list[int] = sources, wide: int = wide) -> Row:
+            if wide >= 0:
+                row = (*row[:wide], Decimal(row[wide]), *row[wide + 1:])
+            return (*row, *(_utc(row[source]) for source in sources))
+
+        for start in range(0, len(rows), ENCODE_ROWS):
+            await connection.copy_records_to_table(
+                table, records=[full(row) for row in rows[start:start + ENCODE_ROWS]],
+                columns=[*names, *times])
 
 
 async def write_rows(connection: Any, rows: Rows, before_seq: int) -> int:

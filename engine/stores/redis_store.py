@@ -52,6 +52,7 @@ class RedisStore:
     it the store can be opened and reset, not written."""
 
     name = "redis"
+    wants_beginning = False
 
     def __init__(self, config: RedisConfig, market: Market | None) -> None:
         self.batch_interval_ms = config.batch_interval_ms

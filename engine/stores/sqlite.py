@@ -25,8 +25,8 @@ from engine.errors import StoreError
 from engine.instruments import Instrument
 from engine.stores import sqlite_file
 from engine.stores.sqlite_reader import Answer, SqliteReader, read_position
-from engine.stores.sqlite_retention import Retention
-from engine.stores.sqlite_rows import known_rows, write_rows
+from engine.stores.sqlite_retention import Retention, first_seq, kept_from
+from engine.stores.sqlite_rows import known_rows, write_beginning, write_rows
 from engine.stores.sqlite_schema import SCHEMA_VERSION, TABLES
 from engine.stores.store import (
     Position,
@@ -53,6 +53,7 @@ class SqliteStore:
 
     name = "sqlite"
     mark = "?1"
+    wants_beginning = True
 
     def __init__(self, config: SqliteConfig, data_dir: Path,
                  instruments: Sequence[Instrument] = ()) -> None:
@@ -70,7 +71,7 @@ class SqliteStore:
         self._retention = Retention(config)
         self._history = SqliteReader(self.path, "sqlite-history")
         self._queries = SqliteReader(self.path, "sqlite-queries")
-        self._rows_written = 0
+        self._rows_written = self._from_seq = 0
         # Up to where a power cut takes nothing back, and when that was made so.
         self._safe_seq = self._safe_at_ns = 0
 
@@ -101,7 +102,7 @@ class SqliteStore:
 
     def facts(self) -> Mapping[str, object]:
         """For the log and `/health`."""
-        return {"file": self.path.name, "rows": self._rows_written}
+        return {"file": self.path.name, "rows": self._rows_written, "from_seq": self._from_seq}
 
     async def close(self) -> None:
         """Close the file. Never raises."""
@@ -166,6 +167,7 @@ class SqliteStore:
         self._identity = sqlite_file.identity(self.path)
         found = read_position(self._connection)
         self._is_empty = found is None
+        self._note_first(self._connection)
         # What a killed process left may be in the page cache only.
         self._safe_seq = 0
         self._make_safe(self._connection, found.seq if found else 0)
@@ -199,7 +201,9 @@ class SqliteStore:
             rows = self._taken(connection, work)
             connection.execute("BEGIN IMMEDIATE")
             self._move_position(connection, work, rows.last_time_ns)
-            if self._begins_late(work):
+            if work.beginning is not None:
+                write_beginning(connection, work.beginning)
+            elif self._begins_late(work):
                 connection.executemany(
                     f"INSERT OR IGNORE INTO instruments ({', '.join(COLUMNS['instruments'])}) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -207,12 +211,19 @@ class SqliteStore:
                                    first_time_ns(work.batches[0])))
             self._rows_written += write_rows(connection, rows)
             connection.execute("COMMIT")
-            self._is_empty = False
+            if self._is_empty:
+                self._is_empty = False
+                self._note_first(connection)
             rows.clear()
             if clock.monotonic_ns() - self._safe_at_ns > SAFE_NS:
                 self._make_safe(connection, work.after.seq)
         if self._retention.is_due():
             self._retention.run(connection)
+            self._note_first(connection)
+
+    def _note_first(self, connection: sqlite3.Connection) -> None:
+        """From which event on history is whole."""
+        self._from_seq = kept_from(connection)[0] or first_seq(connection)
 
     def _make_safe(self, connection: sqlite3.Connection, seq: int) -> None:
         self._safe_at_ns = clock.monotonic_ns()
@@ -224,8 +235,11 @@ class SqliteStore:
         rows = self._rows
         if rows is None or rows.applied_seq != work.before.seq:
             rows = self._rows = known_rows(connection, work.before.seq)
-            for one in self._instruments if self._begins_late(work) else ():
-                rows.define(one.id, one.symbol)
+            if work.beginning is not None:
+                work.beginning.define(rows)
+            else:
+                for one in self._instruments if self._begins_late(work) else ():
+                    rows.define(one.id, one.symbol)
         for batch in work.batches:
             rows.apply(batch)
         if rows.applied_seq != work.after.seq:

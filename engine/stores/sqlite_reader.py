@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 from engine import clock
 from engine.errors import StoreError
 from engine.stores import sqlite_file
-from engine.stores.sqlite_retention import kept_from
+from engine.stores.sqlite_retention import first_seq, kept_from
 from engine.stores.store import (
     Position,
     QueryRefused,
@@ -94,11 +94,11 @@ class SqliteReader:
         """One moment of the whole file. Raises StoreDown, StoreStopped.
 
         The file's log can't shrink meanwhile, so it should not be held for hours."""
-        def begin() -> tuple[Position | None, tuple[int, int]]:
+        def begin() -> tuple[Position | None, tuple[int, int], int]:
             connection = self._connected()
             connection.set_authorizer(None)
             connection.execute("BEGIN")
-            return read_position(connection), kept_from(connection)
+            return read_position(connection), kept_from(connection), first_seq(connection)
 
         async def fetch(sql: str, parameters: Sequence[object]) -> list[Row]:
             return await self._run(
@@ -107,9 +107,9 @@ class SqliteReader:
         async def check() -> list[str]:
             found = await fetch("PRAGMA integrity_check", ())
             return [f"{self.path}: {row[0]}" for row in found if row[0] != "ok"]
-        position, kept = await self._run(begin)
+        position, kept, first = await self._run(begin)
         try:
-            yield Snapshot(position, *kept, fetch, check)
+            yield Snapshot(position, *kept, fetch, check, first)
         finally:
             await self.close()
 

@@ -167,6 +167,13 @@ def kept_from(connection: sqlite3.Connection) -> tuple[int, int]:
     return (row[0], row[1]) if row else (0, 0)
 
 
+def first_seq(connection: sqlite3.Connection) -> int:
+    """The first event that was ever written; 0 when there is none or some were removed."""
+    row = connection.execute("SELECT min(seq) FROM order_events "
+                             "WHERE NOT EXISTS (SELECT 1 FROM store_retention)").fetchone()
+    return row[0] or 0
+
+
 def first_seq_at(connection: sqlite3.Connection, time_ns: int) -> int:
     """The first seq at or after a time; behind the last one when all are earlier. Both grow
     together, so halving finds it without an index on times."""

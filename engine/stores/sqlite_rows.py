@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cython_core.rows import COLUMNS, Rows
+from engine.stores.beginning import BEGINNING, Beginning
 from engine.stores.tables import new_rows
 
 # Values of one statement at most. Larger ones are hardly faster, and the loop waits longer.
@@ -149,6 +150,19 @@ def known_rows(connection: sqlite3.Connection, applied_seq: int) -> Rows:
             "lot_size FROM instruments"):
         rows.define(*instrument)
     return rows
+
+
+def write_beginning(connection: sqlite3.Connection, beginning: Beginning) -> None:
+    """Write what was there before the first event, within the transaction that is open. Raises
+    sqlite3.Error, OverflowError."""
+    for table, rows in beginning.tables.items():
+        names = BEGINNING[table]
+        wide = [names.index(name) for name in _WIDE.get(table, ())]
+        values = ((str(value) if place in wide else value for place, value in enumerate(row))
+                  for row in rows)
+        connection.executemany(
+            f"INSERT INTO {table} ({', '.join(names)}) VALUES "
+            f"({', '.join('?' * len(names))})", map(tuple, values))
 
 
 def write_rows(connection: sqlite3.Connection, rows: Rows) -> int:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cython_core.event import EventBatch
 from engine.errors import StoreError
+
+if TYPE_CHECKING:
+    from engine.stores.beginning import Beginning
 
 
 class Position(NamedTuple):
@@ -31,12 +34,13 @@ class Work(NamedTuple):
     `live`: the newest there are; False while a store catches up. Without batches `before` is
     `after`: the store is due, or is asked whether it is still there and where it was. An empty
     store takes any `before`: seq 0, or a later one where the log's beginning is not kept any
-    more."""
+    more; then `beginning` is what was there by then, to be written in the same transaction."""
 
     batches: list[EventBatch]
     before: Position
     after: Position
     live: bool
+    beginning: Beginning | None = None
 
 
 class StoreDown(StoreError):
@@ -76,6 +80,8 @@ class Store(Protocol):
     # A batch is written after so long, or when so many rows (events) wait.
     batch_interval_ms: int
     max_batch_size: int
+    # Whether it has to be told what was there before its first event.
+    wants_beginning: bool
 
     async def open(self, log: Position) -> Position | None:
         """Connect, bring the schema up or check it, and read the position; None when the store is
@@ -115,7 +121,8 @@ class Snapshot(NamedTuple):
     """One moment of all tables, while it is open: what is written meanwhile is not seen.
 
     Rows may be gone, by retention: everything is kept from `kept_from_seq` and `kept_from_ns` on,
-    0 for all. `fetch(sql, parameters)` gives every row of a statement; `check()` one line for
+    0 for all. `first_seq` is the first event that was ever written, as far as it is known (else
+    0). `fetch(sql, parameters)` gives every row of a statement; `check()` one line for
     each thing that the database finds wrong with its own files."""
 
     position: Position | None
@@ -123,6 +130,7 @@ class Snapshot(NamedTuple):
     kept_from_ns: int
     fetch: Callable[[str, Sequence[object]], Awaitable[list[Row]]]
     check: Callable[[], Awaitable[list[str]]]
+    first_seq: int = 0
 
 
 class Tables(Protocol):

@@ -17,6 +17,7 @@ from cython_core.event import EventBatch
 from cython_core.ledger import last_whole_seq
 from cython_core.record import events_before, events_from
 from engine.errors import JournalError
+from engine.stores.beginning import Beginning, KeptLog, beginning_of
 from engine.stores.tail import Reader, Tail
 
 # So near its end the log is not left before the tail is reached.
@@ -25,14 +26,8 @@ JOIN_EVENTS = 50_000
 SLICE_EVENTS = 4_096
 
 
-class Past(Protocol):
+class Past(KeptLog, Protocol):
     """The log, as a journal lets a thread read it."""
-
-    def oldest_seq(self) -> int:
-        """The first seq that is kept."""
-
-    def events(self, from_seq: int, to_seq: int) -> Iterator[EventBatch]:
-        """Batches of whole commands that have all of from_seq..to_seq. Raises NotKeptError."""
 
     def incarnation_at(self, seq: int) -> int:
         """In which incarnation of the log the event was written. Raises NotKeptError."""
@@ -98,6 +93,12 @@ class Supply:
         """The first seq that the log keeps. Raises JournalError."""
         return await asyncio.get_running_loop().run_in_executor(self._thread,
                                                                 self._past.oldest_seq)
+
+    async def beginning(self) -> Beginning | None:
+        """What was there before the first kept event; None when that is the first of all. Raises
+        NotKeptError, JournalError."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, beginning_of,
+                                                                self._past)
 
     async def incarnation_at(self, seq: int) -> int:
         """In which incarnation of the log this event was written. Raises NotKeptError,

@@ -12,17 +12,17 @@ import asyncio
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cython_core import record
 from cython_core.errors import CoreError
-from cython_core.event import EventBatch
 from cython_core.rows import COLUMNS
-from engine.errors import EXIT_CORRUPT
+from engine.errors import EXIT_CORRUPT, NotKeptError
 from engine.stores import sqlite_file
-from engine.stores.sqlite_rows import known_rows, write_rows
+from engine.stores.beginning import Beginning, KeptLog, beginning_of
+from engine.stores.sqlite_rows import known_rows, write_beginning, write_rows
 from engine.stores.store import Position, Row, Snapshot, StoreStopped, Tables
 from engine.stores.tables import new_rows
 
@@ -35,29 +35,22 @@ RUN_EVENTS = 20_000
 DIFFERENCES_SHOWN = 20
 
 
-class Past(Protocol):
-    """The log, as far as it is needed here."""
-
-    def oldest_seq(self) -> int:
-        """The first seq that is kept."""
-
-    def events(self, from_seq: int, to_seq: int) -> Iterator[EventBatch]:
-        """Batches of whole commands that have all of from_seq..to_seq. Raises NotKeptError."""
-
-
 class Table(NamedTuple):
-    """What is compared: columns, the key's before all others, and which are texts or wide."""
+    """What is compared: columns, the key's before all others, and which are texts or wide;
+    `where` leaves rows out."""
 
     name: str
     columns: tuple[str, ...]
     key: int
     texts: tuple[int, ...] = ()
     wide: tuple[int, ...] = ()
+    where: str = ""
 
 
 def _table(name: str, *key: str, more: tuple[str, ...] = (), texts: tuple[int, ...] = (),
-           wide: tuple[str, ...] = ()) -> Table:
-    columns = (*key, *(column for column in (*COLUMNS[name], *more) if column not in key))
+           wide: tuple[str, ...] = (), less: tuple[str, ...] = ()) -> Table:
+    columns = (*key, *(column for column in (*COLUMNS[name], *more)
+                       if column not in (*key, *less)))
     return Table(name, columns, len(key), texts, tuple(columns.index(one) for one in wide))
 
 
@@ -71,6 +64,16 @@ CANDLES = _table("candles", "symbol", "interval_s", "open_time_ns", texts=(0,))
 POSITIONS = _table("positions", "account_id", "symbol", texts=(1,),
                    wide=("bought_value", "sold_value"))
 DEAD = ("filled", "canceled")
+
+# Where the log's beginning is gone, what a snapshot tells of it: not when things were defined, nor
+# all that resting orders had been through.
+_WHEN = ("seq", "time_ns")
+KNOWN_INSTRUMENTS = _table("instruments", "instrument_id", more=("state", "reason"), less=_WHEN)
+KNOWN_ACCOUNTS = _table("accounts", "account_id", more=("entry_disabled", "killed"),
+                        wide=("notional_max",), less=_WHEN)
+RESTING = _table("orders", "order_id", less=(
+    "quantity_lots", "filled_lots", "status", "reason", "client_order_id", "user_ref_num",
+    "replaces", "replaced_by", "time_ns", "updated_seq", "updated_time_ns"))
 
 
 class Report(NamedTuple):
@@ -90,7 +93,7 @@ class Report(NamedTuple):
         return EXIT_CORRUPT if self.different or self.problems else 0
 
 
-async def verify(store: Tables, past: Past, end: Position, folder: Path,
+async def verify(store: Tables, past: KeptLog, end: Position, folder: Path,
                  progress: Progress = lambda done, total: None) -> Report:
     """Compare all tables of an open store with the log up to `end`.
 
@@ -132,10 +135,11 @@ def _check_log(position: Position, end: Position) -> None:
 
 
 class Scratch:
-    """What the tables should be. A log whose beginning is gone gives only what began behind it:
-    `names` are the markets that the store knows, for events of markets defined before."""
+    """What the tables should be. Where the log's beginning is gone, a snapshot says what was there;
+    without one there is only what began behind it, and `names` are the markets that the store
+    knows, for events of markets defined before."""
 
-    def __init__(self, folder: Path, past: Past, names: Sequence[Row]) -> None:
+    def __init__(self, folder: Path, past: KeptLog, names: Sequence[Row]) -> None:
         self._past = past
         self._path = folder / "expected.sqlite"
         self.connection = sqlite_file.open_for_writing(self._path)
@@ -146,9 +150,24 @@ class Scratch:
         self.oldest_ns = 0
         known_rows(self.connection, 0)
         self._rows = new_rows(self.oldest_seq - 1)
-        if self.oldest_seq > 1:
+        self.beginning = self._begin()
+        if self.beginning is None and self.oldest_seq > 1:
             for instrument in names:
                 self._rows.define(*instrument)
+
+    def _begin(self) -> Beginning | None:
+        try:
+            beginning = beginning_of(self._past)
+        except NotKeptError:
+            return None
+        if beginning is not None:
+            self.oldest_seq = beginning.seq
+            self._rows = new_rows(beginning.seq - 1)
+            beginning.define(self._rows)
+            self.connection.execute("BEGIN")
+            write_beginning(self.connection, beginning)
+            self.connection.execute("COMMIT")
+        return beginning
 
     @property
     def seq(self) -> int:
@@ -212,8 +231,10 @@ class _Comparison:
         if scratch.oldest_seq == 1:
             tables = {INSTRUMENTS: 0, ACCOUNTS: 0, **tables, POSITIONS: 0}
         else:
-            self._notes.append(f"the log begins at seq {scratch.oldest_seq}: positions, and what "
-                               "is older, can't be compared")
+            tables = self._with_what_was(tables)
+        if snapshot.first_seq > 1:
+            self._notes.append(f"the store's history is whole from seq {snapshot.first_seq} on; "
+                               "positions and candles count from there")
         if snapshot.kept_from_seq > 1:
             self._notes.append(f"the store keeps everything from seq {snapshot.kept_from_seq} on")
         for table in tables:
@@ -224,9 +245,28 @@ class _Comparison:
         return Report(snapshot.position, self._rows, self._different, self._differences, problems,
                       self._notes)
 
+    def _with_what_was(self, tables: dict[Table, int]) -> dict[Table, int]:
+        """The tables of a log whose beginning is gone: as much of what was before as is known."""
+        snapshot, scratch = self._snapshot, self._scratch
+        oldest, beginning = scratch.oldest_seq, scratch.beginning
+        left = ["what is older"]
+        # Markets and accounts are known as the snapshot has them.
+        if beginning is not None and beginning.state_seq <= scratch.seq:
+            resting = RESTING._replace(where=f" AND order_id < {oldest} AND remaining_lots > 0")
+            tables = {KNOWN_INSTRUMENTS: 0, KNOWN_ACCOUNTS: 0, resting: 0, **tables}
+        else:
+            left.insert(0, "markets, accounts")
+        if snapshot.first_seq == oldest:
+            tables[POSITIONS] = 0
+        else:
+            left.insert(0, "positions")
+        self._notes.append(f"the log begins at seq {oldest}: {' and '.join(left)} can't be "
+                           "compared")
+        return tables
+
     async def _compare(self, table: Table, lowest: int) -> None:
         """Merge both sides in the order of the key."""
-        self._rows[table.name] = 0
+        self._rows.setdefault(table.name, 0)
         expected = self._pages(table, lowest, self._scratch.fetch, "?1")
         found = self._pages(table, lowest, self._snapshot.fetch, self._store.mark)
         want: list[Row] = []
@@ -262,6 +302,7 @@ class _Comparison:
                for number, name in enumerate(table.columns[:table.key])]
         marks = [f"{mark[0]}{number}" for number in range(1, table.key + 2)]
         low = f"{'open_time_ns' if table is CANDLES else table.columns[0]} >= {marks[0]}"
+        low += table.where
         behind = f" AND ({', '.join(key)}) > ({', '.join(marks[1:])})"
         tail = f" ORDER BY {', '.join(key)} LIMIT {PAGE_ROWS}"
         head = f"SELECT {', '.join(table.columns)} FROM {table.name} WHERE {low}"
@@ -280,7 +321,7 @@ class _Comparison:
             return
         name = f"{table.name} {', '.join(map(str, key))}"
         if have is None:
-            if want is not None and table is ORDERS and self._may_be_gone(want):
+            if want is not None and table.name == "orders" and self._may_be_gone(table, want):
                 return
             self._tell(f"{name}: missing")
         elif want is None:
@@ -291,10 +332,10 @@ class _Comparison:
                 for column, ours, theirs in zip(table.columns, want, have, strict=True)
                 if ours != theirs))
 
-    def _may_be_gone(self, order: Row) -> bool:
-        """An order of a day that went, dead by now."""
-        status = order[ORDERS.columns.index("status")]
-        return bool(order[0] < self._snapshot.kept_from_seq and status in DEAD)
+    def _may_be_gone(self, table: Table, order: Row) -> bool:
+        """An order of a day that went, dead by now or older than the log."""
+        return bool(order[0] < self._snapshot.kept_from_seq and (
+            table is not ORDERS or order[ORDERS.columns.index("status")] in DEAD))
 
     def _with_its_id(self, want: Row, have: Row) -> Row:
         """An order that replaced one from before the log's beginning has that one's id."""

@@ -22,6 +22,7 @@ class FileStore:
     may raise or wait; `after_write` when all is on disk, before the answer."""
 
     name = "file"
+    wants_beginning = False
 
     def __init__(self, path: Path, interval_ms: int = 5, batch_max: int = 100) -> None:
         self.path = path
