@@ -67,9 +67,21 @@ async def shortened(folder: Path, make: Make, follow: bool = False) -> FedVenue:
         await venue.committed()
         if follow:
             await venue.level()
-        if venue.journal.past.oldest_seq() > 500:
+        if oldest_of(venue) > 500:
+            if not follow:
+                # As a store would, before it reads: what is being removed is removed first.
+                venue.journal.hold("file", 0)
+                await until(lambda: not venue.journal._placing)
             return venue
     raise AssertionError("the log keeps everything")
+
+
+def oldest_of(venue: FedVenue) -> int:
+    """The oldest event that is kept; 0 while the first segment is being removed."""
+    try:
+        return venue.journal.past.oldest_seq()
+    except FileNotFoundError:
+        return 0
 
 
 async def again(venue: FedVenue) -> FedVenue:
@@ -155,7 +167,7 @@ async def test_a_store_that_is_switched_on_later_begins_with_what_is_known(
             venue.trade(20)
             await venue.level()
         await again(venue)
-    assert venue.journal.past.oldest_seq() > oldest
+    assert oldest_of(venue) > oldest
     await venue.level()
     await assert_whole(venue, store, oldest)
     report = await checked(venue, store)
