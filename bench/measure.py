@@ -107,7 +107,8 @@ def run_job(module: str, job: dict[str, Any]) -> dict[str, Any]:
                           cwd=ROOT, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{module} failed:\n{done.stderr[-2000:]}")
-    return right(json.loads(done.stdout))
+    # What its libraries log may stand before the answer.
+    return right(json.loads(done.stdout.splitlines()[-1]))
 
 
 def right(answer: dict[str, Any]) -> dict[str, Any]:

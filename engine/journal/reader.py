@@ -9,8 +9,8 @@ valid at that moment.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple, TypeVar
 
 from cython_core import record
 from cython_core.event import EventBatch
@@ -23,6 +23,9 @@ from engine.journal.storage import File, Storage
 WINDOW_BYTES = 4 << 20
 # Events are handed out in runs of about so many units, in step with the index's chunks.
 RUN_UNITS = 4096
+
+
+Found = TypeVar("Found")
 
 
 class JournalCorrupt(CorruptError):
@@ -79,6 +82,21 @@ def read_header(storage: Storage, number: int) -> record.SegmentHeader | None:
 
 def first_header(storage: Storage) -> record.SegmentHeader:
     """The header of the oldest segment. Raises JournalCorrupt, JournalError."""
+    return _beside_removal(storage, _first_header)
+
+
+def _beside_removal(storage: Storage, read: Callable[[Storage], Found]) -> Found:
+    """What `read` finds, read again when a segment that it saw was removed meanwhile."""
+    while True:
+        numbers = segment_numbers(storage)
+        try:
+            return read(storage)
+        except FileNotFoundError:
+            if segment_numbers(storage) == numbers:
+                raise
+
+
+def _first_header(storage: Storage) -> record.SegmentHeader:
     numbers = segment_numbers(storage)
     if not numbers:
         raise JournalError(f"there is no journal in {storage}",
@@ -337,6 +355,10 @@ def cursor_before(storage: Storage, seq: int) -> Cursor | None:
 
     Raises JournalCorrupt when a segment header on the way is damaged.
     """
+    return _beside_removal(storage, lambda storage: _cursor_before(storage, seq))
+
+
+def _cursor_before(storage: Storage, seq: int) -> Cursor | None:
     numbers = segment_numbers(storage)
     best: Cursor | None = None
     low, high = 0, len(numbers)

@@ -8,8 +8,8 @@ import pytest
 
 from engine.config import JournalConfig
 from engine.journal import JournalCorrupt
-from engine.journal.reader import LogWalk, follow
-from engine.journal.segment import segment_name
+from engine.journal.reader import LogWalk, cursor_before, first_header, follow, read_header
+from engine.journal.segment import segment_name, segment_numbers
 from engine.journal.storage import DiskFile, FileStorage
 from tests.journal.venue import Venue
 
@@ -85,3 +85,33 @@ def test_what_stays_damaged_is_damage(traded):
     path.write_bytes(data)
     with pytest.raises(JournalCorrupt):
         list(follow(FileStorage(traded), start))
+
+
+class VanishingStorage(FileStorage):
+    """The oldest segments are removed at the moment at which somebody opens them."""
+
+    left = 2
+
+    def open(self, name: str, *, write: bool = False, create: bool = False) -> DiskFile:
+        if self.left and not write and name == segment_name(segment_numbers(self)[0]):
+            self.left -= 1
+            self.unlink(name)
+        return super().open(name, write=write, create=create)
+
+
+def test_segments_that_go_while_the_oldest_is_looked_for(tmp_path):
+    asyncio.run(Venue(FileStorage(tmp_path)).run(150, 12))
+    third = first_seq_of(tmp_path, segment_numbers(FileStorage(tmp_path))[2])
+    assert first_header(VanishingStorage(tmp_path)).first_seq == third
+    later = first_seq_of(tmp_path, segment_numbers(FileStorage(tmp_path))[2])
+    found = cursor_before(VanishingStorage(tmp_path), later + 1)
+    assert found is not None
+    assert found.next_seq == later
+    with pytest.raises(FileNotFoundError):
+        read_header(FileStorage(tmp_path), 1)
+
+
+def first_seq_of(folder, number: int) -> int:
+    header = read_header(FileStorage(folder), number)
+    assert header is not None
+    return header.first_seq
