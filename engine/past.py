@@ -111,7 +111,7 @@ class Result(NamedTuple):
 
 
 class Reads(Protocol):
-    """What a store's reader offers for this. Placeholders are `?` in SQLite and `$1` in
+    """What a store's reader offers for this. Parameters are `?` in SQLite and `$1` in
     PostgreSQL."""
 
     name: str

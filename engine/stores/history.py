@@ -120,20 +120,21 @@ def _range(ask: Ask, bounds: Bounds, key: str, made: Statement) -> list[str]:
         where.append(f"{key} < {made.value(bounds.end)}")
     if ask.last_seq:
         where.append(f"{key} <= {made.value(ask.last_seq)}")
+    return where + _times(ask, "time_ns", made)
+
+
+def _times(ask: Ask, column: str, made: Statement) -> list[str]:
+    where = []
     if ask.from_ns:
-        where.append(f"time_ns >= {made.value(ask.from_ns)}")
+        where.append(f"{column} >= {made.value(ask.from_ns)}")
     if ask.to_ns:
-        where.append(f"time_ns < {made.value(ask.to_ns)}")
+        where.append(f"{column} < {made.value(ask.to_ns)}")
     return where
 
 
 def _candle_filters(ask: Ask, made: Statement) -> list[str]:
     where = [f"symbol = {made.value(ask.symbol)}", f"interval_s = {made.value(ask.interval_s)}"]
-    if ask.from_ns:
-        where.append(f"open_time_ns >= {made.value(ask.from_ns)}")
-    if ask.to_ns:
-        where.append(f"open_time_ns < {made.value(ask.to_ns)}")
-    return where
+    return where + _times(ask, "open_time_ns", made)
 
 
 def _executions(ask: Ask, bounds: Bounds, made: Statement) -> str:
