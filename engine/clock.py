@@ -31,3 +31,8 @@ def next_daily_ns(second_of_day: int, after_ns: int) -> int:
     """The first moment after `after_ns` at which the UTC clock shows this second of the day."""
     at_ns = after_ns - after_ns % NS_PER_DAY + second_of_day * NS_PER_S
     return at_ns if at_ns > after_ns else at_ns + NS_PER_DAY
+
+
+def yield_core() -> None:
+    """Let another thread have the interpreter and the core, if one waits. Not for the loop."""
+    time.sleep(0)

@@ -41,7 +41,7 @@ class VenueConfig(msgspec.Struct, frozen=True):
 
 
 class OrderEntryConfig(msgspec.Struct, frozen=True):
-    """Order entry over TCP."""
+    """Order entry over TCP and UDP."""
 
     host: Name = "127.0.0.1"
     tcp_port: Port = 9001
@@ -56,6 +56,12 @@ class OrderEntryConfig(msgspec.Struct, frozen=True):
     unsent_max_bytes: Positive = 16 * 2**20
     receive_buffer_bytes: Annotated[int, Meta(ge=4_096, le=2**26)] = 2**16
     replay_slice_bytes: Annotated[int, Meta(ge=4_096, le=2**26)] = 2**18
+    udp_enabled: bool = True
+    udp_port: Port = 9002
+    udp_window: Annotated[int, Meta(ge=0, le=1_024)] = 1_024
+    udp_datagram_bytes: Annotated[int, Meta(ge=512, le=8_192)] = 1_400
+    udp_receive_buffer_bytes: Annotated[int, Meta(ge=4_096, le=2**30)] = 4 * 2**20
+    udp_memory_bytes: Annotated[int, Meta(ge=4_096, le=2**30)] = 2**20
 
 
 class JournalConfig(msgspec.Struct, frozen=True):

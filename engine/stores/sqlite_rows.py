@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cython_core.rows import COLUMNS, Rows
+from engine import clock
 from engine.stores.beginning import BEGINNING, Beginning
 from engine.stores.tables import new_rows
 
 # Values of one statement at most. Larger ones are hardly faster, and the loop waits longer.
-VALUES_MAX = 512
+VALUES_MAX = 256
 # Python's sqlite3 takes ten times as long to bind a None or a bool as an integer, and nobody else
 # runs meanwhile. So NULL travels as the one integer that no row has.
 NULL = -2**63
@@ -177,6 +178,9 @@ def write_table(connection: sqlite3.Connection, rows: Rows, table: str, start: i
     end = min(rows.count(table), rows.count(table) if stop is None else stop)
     for first, behind, sql in _slices(STATEMENTS[table], start, end):
         connection.execute(sql, _values(rows, table, first, behind))
+        # Many kernels leave a computing thread its core until the next tick, 4 ms away: let the
+        # loop have it between two statements.
+        clock.yield_core()
     return max(0, end - start)
 
 

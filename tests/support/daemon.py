@@ -28,7 +28,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self._config = config or ROOT / "config" / "matchd.toml"
         # Without stores, unless a test asks for one: most tests are about something else.
-        self._settings = {"order_entry__tcp_port": 0, "feed__port": 0,
+        self._settings = {"order_entry__tcp_port": 0, "order_entry__udp_port": 0, "feed__port": 0,
                           "api__port": 0, "log__format": "json", "sqlite__enabled": False,
                           "journal__segment_bytes": 2**22, "journal__first_segment_bytes": 2**20
                           } | settings
