@@ -155,7 +155,8 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
     with work_directory() as directory:
         config: dict[str, dict[str, Any]] = {
             "venue": {"data_dir": str(directory / "data")},
-            "order_entry": {"tcp_port": port, "connections_max": accounts + 100},
+            "order_entry": {"tcp_port": port, "udp_port": 0,
+                            "connections_max": accounts + 100},
             "feed": {"port": feed_port}, "api": {"port": api_port},
             "journal": {"sync": sync}, "log": {"level": "info"},
             # Stores have rows of their own.

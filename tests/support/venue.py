@@ -60,7 +60,8 @@ class Venue:
                  instruments: str = INSTRUMENTS, **settings: object) -> None:
         self._path = write_config(folder, instruments, limits)
         small = {"journal__segment_bytes": 2**22, "journal__first_segment_bytes": 2**20,
-                 "order_entry__tcp_port": 0, "order_entry__udp_port": 0, "feed__port": 0, "api__port": 0,
+                 "order_entry__tcp_port": 0, "order_entry__udp_port": 0,
+                 "feed__port": 0, "api__port": 0,
                  # Most tests are about something else.
                  "sqlite__enabled": False}
         self._env = {f"MATCHD_{key.upper()}": str(value)
