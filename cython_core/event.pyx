@@ -118,6 +118,24 @@ cdef class CommandBatch(UnitBuffer):
         UnitBuffer.clear(self)
         self.command_count = 0
 
+    def mark(self):
+        """Where the batch ends now, for `undo`."""
+        return self.units.count, self.command_count
+
+    def undo(self, mark):
+        """Take off what was appended since `mark`, so that a datagram counts wholly or not at all.
+
+        Raises ValueError for a mark beyond the end, BufferError while a view is out.
+        """
+        cdef size_t units, commands
+        units, commands = mark
+        if self._exports:
+            raise BufferError("the buffer is exported and can't be cut")
+        if units > self.units.count or commands > self.command_count:
+            raise ValueError(f"the batch ends before {mark}")
+        self.units.count = units
+        self.command_count = commands
+
     def dicts(self):
         """The commands as dictionaries, see `read_units`."""
         return list(read_units(self, 0))

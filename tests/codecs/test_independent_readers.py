@@ -6,10 +6,10 @@ import subprocess
 
 import event_units as units
 import pytest
-from capture import Capture
+from capture import Capture, Datagrams
 from nasdaq_protocols import soup
 
-from cython_core import ouch, soupbin, stream
+from cython_core import mold, ouch, soupbin, stream
 from cython_core.event import EventBatch
 from cython_core.model import Kind
 
@@ -24,10 +24,10 @@ NAMES = {"+": "Debug Packet", "A": "Login Accepted", "J": "Login Rejected",
          "O": "Logout Request"}
 
 
-def tshark(path, *arguments):
-    command = ["tshark", "-r", str(path), "-d", f"tcp.port=={PORT},soupbintcp",
+def tshark(path, *arguments, reads="tcp.port==9001,soupbintcp"):
+    command = ["tshark", "-r", str(path), "-d", reads,
                "--disable-protocol", "ouch", "-o", "tcp.check_checksum:TRUE",
-               "-o", "ip.check_checksum:TRUE", *arguments]
+               "-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -119,6 +119,61 @@ def test_tshark_numbers_the_sequenced_messages_and_finds_ours_in_them(tmp_path):
     sequenced = [kind for kind, _ in carried].count("S")
     assert found == [payload.hex() for _, payload in carried]
     assert numbers == list(range(1, sequenced + 1))
+
+
+# -- MoldUDP64 by tshark --------------------------------------------------------------------------
+
+# What tshark calls the fields of a message block and of both headers.
+MOLD_FIELDS = ("session", "sequence", "count", "msgseq", "msglen", "msgdata")
+
+
+def mold_rows(datagrams, path):
+    """The fields of each datagram, as tshark reads them: [[values of one field] ...]."""
+    capture = Datagrams(PORT)
+    for sender, data in datagrams:
+        capture.send(sender, data)
+    capture.write(path)
+    reads = f"udp.port=={PORT},moldudp64"
+    fields = [part for name in MOLD_FIELDS for part in ("-e", f"moldudp64.{name}")]
+    text = tshark(path, "-T", "fields", *fields, reads=reads)
+    text_of_all = tshark(path, "-V", reads=reads)
+    assert not re.search(r"alformed|Invalid Message|End Of Session packet with", text_of_all)
+    return [[value.split(",") if value else [] for value in line.split("\t")]
+            for line in text.splitlines()]
+
+
+@needs_tshark
+def test_tshark_reads_the_messages_of_packed_datagrams(tmp_path):
+    framed = live_packets()
+    messages = [payload for kind, payload in soupbin.PacketReader("server").feed(framed)
+                if kind == "S"]
+    datagrams = mold.Packer("S000000001", 7, 200).pack(framed)
+    rows = mold_rows([("server", data) for data in datagrams], tmp_path / "down.pcap")
+
+    assert len(datagrams) > 1
+    assert len(rows) == len(datagrams)
+    assert {row[0][0] for row in rows} == {"S000000001"}
+    found = [(int(number), int(size), data) for row in rows
+             for number, size, data in zip(row[3], row[4], row[5], strict=True)]
+    assert found == [(7 + index, len(message), message.hex())
+                     for index, message in enumerate(messages)]
+    # What routed the session's start ended with End of Session.
+    assert [int(row[2][0]) for row in rows] == [len(row[5]) for row in rows[:-1]] + [0xFFFF]
+    assert int(rows[-1][1][0]) == 7 + len(messages)
+
+
+@needs_tshark
+def test_tshark_reads_heartbeat_request_and_end_of_session(tmp_path):
+    rows = mold_rows([
+        ("server", mold.build_heartbeat("S1", 1)),
+        ("client", mold.build_request("S1", (1 << 64) - 1, 300)),
+        ("server", mold.build_end_of_session("S1", 1 << 40)),
+        ("server", mold.build_packet("S1", 9, [b"", b"abc"])),
+    ], tmp_path / "control.pcap")
+
+    assert [(row[0][0].strip(), int(row[1][0]), int(row[2][0], 0)) for row in rows] == [
+        ("S1", 1, 0), ("S1", (1 << 64) - 1, 300), ("S1", 1 << 40, 0xFFFF), ("S1", 9, 2)]
+    assert [row[4] for row in rows] == [[], [], [], ["0", "3"]]
 
 
 # -- nasdaq-protocols ------------------------------------------------------------------------------
