@@ -5,6 +5,7 @@ of JSON as the venue's own answers have.
 """
 
 import argparse
+import socket
 
 import uvicorn
 from blacksheep import Application, Content, Request, Response, get, post
@@ -36,15 +37,17 @@ def application(order_bytes: int, health_bytes: int) -> Application:
 
 
 def main() -> None:
-    """Serve on the port that the command line names."""
+    """Serve on a free port; the first line says it."""
     parser = argparse.ArgumentParser(prog="bench.barehttp", description=__doc__)
-    parser.add_argument("port", type=int)
     parser.add_argument("--order-bytes", type=int, default=400)
     parser.add_argument("--health-bytes", type=int, default=200)
     chosen = parser.parse_args()
-    uvicorn.run(application(chosen.order_bytes, chosen.health_bytes), host=HOST, port=chosen.port,
-                loop="uvloop", http="httptools", log_level="warning", access_log=False,
-                lifespan="on")
+    server = uvicorn.Server(uvicorn.Config(
+        application(chosen.order_bytes, chosen.health_bytes), loop="uvloop", http="httptools",
+        log_level="warning", access_log=False, lifespan="on"))
+    listener = socket.create_server((HOST, 0), backlog=server.config.backlog)
+    print(listener.getsockname()[1], flush=True)
+    server.run([listener])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ messages to every client, with the seq and prev_seq that the reader checks.
 import argparse
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 
 import uvloop
@@ -16,6 +17,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 HOST = "127.0.0.1"
+BACKLOG = 4096
 # How far seq moves in each tick, so that the figures have as many digits as a venue's.
 SEQ_STEP = 20
 
@@ -54,7 +56,7 @@ class TickPort(asyncio.Protocol):
             self.tick()
 
 
-async def serve_websockets(messages: Messages, port: int) -> Callable[[], None]:
+async def serve_websockets(messages: Messages, listener: socket.socket) -> Callable[[], None]:
     """Start the library's server. Returns what makes a tick."""
     connections: set[ServerConnection] = set()
 
@@ -70,7 +72,7 @@ async def serve_websockets(messages: Messages, port: int) -> Callable[[], None]:
         for text in messages.tick():
             broadcast(connections, text)
 
-    await serve(handle, HOST, port, compression=None, ping_interval=None, backlog=4096)
+    await serve(handle, sock=listener, compression=None, ping_interval=None, backlog=BACKLOG)
     return tick
 
 
@@ -102,11 +104,11 @@ def framed(text: str) -> bytes:
     return b"\x81\x7e" + len(data).to_bytes(2, "big") + data
 
 
-async def serve_picows(messages: Messages, port: int) -> Callable[[], None]:
+async def serve_picows(messages: Messages, listener: socket.socket) -> Callable[[], None]:
     """Start the bare server. Returns what makes a tick."""
     connections: set[WSTransport] = set()
 
-    def listener(request: WSUpgradeRequest) -> WSListener:
+    def connected(request: WSUpgradeRequest) -> WSListener:
         return Connected(messages, connections)
 
     def tick() -> None:
@@ -114,31 +116,32 @@ async def serve_picows(messages: Messages, port: int) -> Callable[[], None]:
         for transport in connections:
             transport.underlying_transport.write(joined)
 
-    server = await ws_create_server(listener, HOST, port, backlog=4096)
+    server = await ws_create_server(connected, sock=listener, backlog=BACKLOG)
     await server.start_serving()
     return tick
 
 
-async def run(kind: str, port: int, tick_port: int, messages: Messages) -> None:
+async def run(kind: str, listener: socket.socket, ticks: socket.socket,
+              messages: Messages) -> None:
     """Serve until the process is stopped."""
     start = serve_websockets if kind == "websockets" else serve_picows
-    tick = await start(messages, port)
-    server = await asyncio.get_running_loop().create_server(lambda: TickPort(tick), HOST, tick_port)
+    tick = await start(messages, listener)
+    server = await asyncio.get_running_loop().create_server(lambda: TickPort(tick), sock=ticks)
     await server.serve_forever()
 
 
 def main() -> None:
-    """Serve on the ports that the command line names."""
+    """Serve on free ports; the first line says them: clients, ticks."""
     parser = argparse.ArgumentParser(prog="bench.broadcast", description=__doc__)
     parser.add_argument("kind", choices=["websockets", "picows"])
-    parser.add_argument("port", type=int)
-    parser.add_argument("tick_port", type=int)
     parser.add_argument("--message-bytes", type=int, default=200)
     parser.add_argument("--chains", type=int, default=5)
     chosen = parser.parse_args()
     messages = Messages(chosen.message_bytes, chosen.chains)
+    listener, ticks = (socket.create_server((HOST, 0), backlog=BACKLOG) for _ in range(2))
+    print(listener.getsockname()[1], ticks.getsockname()[1], flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(run(chosen.kind, chosen.port, chosen.tick_port, messages))
+        uvloop.run(run(chosen.kind, listener, ticks, messages))
 
 
 if __name__ == "__main__":

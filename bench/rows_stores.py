@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.measure import Pace, Row, drive
-from bench.servers import ROOT, Server, daemon, free_port, redis_server, symbols
+from bench.servers import ROOT, Server, closed_port, daemon, redis_server, symbols
 
 # Orders on their way for each other's p99: a rate that the venue carries on any machine.
 RATE = 20_000
@@ -93,8 +93,9 @@ def _dead_row(key: str, title: str, pace: Pace, settings: dict[str, dict[str, An
 
 def dead_store(pace: Pace) -> list[Row]:
     """PostgreSQL and Redis configured and gone: nobody listens, or nobody answers."""
-    rows = [_dead_row("dead-store", "orders while PostgreSQL and Redis refuse connections", pace,
-                      _dead(free_port(), free_port()))]
+    with closed_port() as postgres, closed_port() as redis:
+        rows = [_dead_row("dead-store", "orders while PostgreSQL and Redis refuse connections",
+                          pace, _dead(postgres, redis))]
     with silent_port() as postgres, silent_port() as redis:
         rows.append(_dead_row("dead-store-silent", "orders while PostgreSQL and Redis take "
                               "connections and say nothing", pace, _dead(postgres, redis)))

@@ -1,7 +1,8 @@
 """Starts and stops what is measured: the daemon, the echo servers, the Redis server.
 
 Each runs in a process of its own on the cores that the load generator leaves free, with its files
-under build/bench, so that ours and the anchor's go to the same disk.
+under build/bench, so that ours and the anchor's go to the same disk. Servers take any free port and
+say which, so that nobody can take it between the question and the answer.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,17 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK_DIR = ROOT / "build" / "bench"
 START_SECONDS = 60
 STOP_SECONDS = 60
+# A server that can't choose a port by itself is given another one so often.
+PORTS_TRIED = 10
 PASSWORD = "BENCH"
 # An account beside the numbered ones, for what only administrators may ask.
 ADMIN = "ADMIN"
 # Whether servers, ours and the anchors, are kept off the load generator's core.
 PINNED = True
+
+
+class NotListening(RuntimeError):
+    """A server ended, or said nothing, before it listened."""
 
 
 @dataclass
@@ -44,6 +51,7 @@ class Server:
     directory: Path
     feed_port: int = 0
     api_port: int = 0
+    udp_port: int = 0
 
     def cpu_seconds(self) -> float:
         """Processor time of all its threads so far."""
@@ -55,10 +63,12 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """A port at which connections are refused, and that nobody else can take meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
 
 
 def server_cores() -> set[int]:
@@ -83,36 +93,56 @@ def work_directory() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+# Finds ports in what a server wrote so far; None as long as it does not listen.
+Ports = Callable[[str], list[int] | None]
+
+
+def first_line(text: str) -> list[int] | None:
+    """The ports in the first line: how our own anchors say them."""
+    line, end, _ = text.partition("\n")
+    return [int(word) for word in line.split()] if end else None
+
+
+def log_lines(*events: str) -> Ports:
+    """The port in the daemon's log line of each event, in JSON."""
+    def find(text: str) -> list[int] | None:
+        found = {}
+        # The last line may be half written.
+        for line in text[:text.rfind("\n") + 1].splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                said = json.loads(line)
+                found[said["event"]] = int(said["port"])
+        return [found[event] for event in events] if found.keys() >= set(events) else None
+    return find
+
+
 @contextlib.contextmanager
-def _running(command: Sequence[str], directory: Path, port: int | None) -> Iterator[Server]:
-    """Start a process; with no `port` its first line says it. Stops it by SIGTERM."""
-    log = (directory / "stderr").open("w")
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stderr=log,
-                               stdout=subprocess.PIPE if port is None else log)
+def _running(command: Sequence[str], directory: Path, ports: Ports) -> Iterator[
+        tuple[Server, list[int]]]:
+    """Start a process and wait until it says its ports. Stops it by SIGTERM."""
+    path = directory / "log"
+    with path.open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=log, stderr=log)
     try:
         if PINNED:
             os.sched_setaffinity(process.pid, server_cores())
-        if process.stdout is not None:
-            port = int(process.stdout.readline())
-        assert port is not None
-        _wait_until_listening(process, port, directory)
-        yield Server(process, port, directory)
+        found = _wait_for_ports(process, path, ports)
+        yield Server(process, found[0], directory), found
     finally:
         _stop(process)
-        log.close()
 
 
-def _wait_until_listening(process: subprocess.Popen[str], port: int, directory: Path) -> None:
+def _wait_for_ports(process: subprocess.Popen[str], log: Path, ports: Ports) -> list[int]:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
-        if process.poll() is not None:
+        ended = process.poll() is not None
+        found = ports(log.read_text())
+        if found is not None:
+            return found
+        if ended:
             break
-        with contextlib.suppress(OSError), \
-                socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
         time.sleep(0.02)
-    raise RuntimeError(f"{process.args!r} does not listen on {port}: "
-                       + (directory / "stderr").read_text()[-2000:])
+    raise NotListening(f"{process.args!r} does not listen: {log.read_text()[-2000:]}")
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -128,37 +158,56 @@ def _stop(process: subprocess.Popen[str]) -> None:
 def echo_server(kind: str) -> Iterator[Server]:
     """The `c` or the `uvloop` echo server of bench/echo.py."""
     with work_directory() as directory, \
-            _running([sys.executable, "-m", "bench.echo", kind], directory, None) as server:
+            _running([sys.executable, "-m", "bench.echo", kind], directory,
+                     first_line) as (server, _):
         yield server
 
 
 @contextlib.contextmanager
 def redis_server(*, durable: bool) -> Iterator[Server]:
     """A Redis-compatible server: every write synced before its reply, or no file at all."""
-    port = free_port()
     # Without rewrites of its file in the background: the anchor is what a write costs at best.
     files = ["--appendonly", "yes", "--appendfsync", "always",
              "--auto-aof-rewrite-percentage", "0"] if durable else ["--appendonly", "no"]
-    with work_directory() as directory:
-        command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1",
-                   "--dir", str(directory), "--save", "", *files]
-        with _running(command, directory, port) as server:
-            yield server
+    with work_directory() as directory, contextlib.ExitStack() as stack:
+        command = [str(get_binary_path()), "--bind", "127.0.0.1", "--dir", str(directory),
+                   "--save", "", *files]
+        yield _on_any_port(stack, command, directory)
+
+
+def _on_any_port(stack: contextlib.ExitStack, command: list[str], directory: Path) -> Server:
+    """Start the Redis server, which takes no 0 for a port, on one that is free."""
+    for _ in range(PORTS_TRIED - 1):
+        # Somebody else may take the port before the server does.
+        with contextlib.suppress(NotListening):
+            return _on_port(stack, command, directory)
+    return _on_port(stack, command, directory)
+
+
+def _on_port(stack: contextlib.ExitStack, command: list[str], directory: Path) -> Server:
+    with closed_port() as port:
+        pass
+    return stack.enter_context(_running([*command, "--port", str(port)], directory,
+                                        _ready_on(port)))[0]
+
+
+def _ready_on(port: int) -> Ports:
+    """Redis says that it takes connections, not where."""
+    return lambda text: [port] if "Ready to accept connections" in text else None
 
 
 @contextlib.contextmanager
-def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
+def daemon(sync: str, *, accounts: int = 1, instruments: int = 1, udp: bool = False,
            settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Server]:
-    """The daemon with a generated configuration, without stores; `settings` adds keys to its
-    sections."""
-    port, feed_port, api_port = free_port(), free_port(), free_port()
+    """The daemon with a generated configuration, without stores; with order entry over UDP too,
+    if asked. `settings` adds keys to its sections."""
     with work_directory() as directory:
         config: dict[str, dict[str, Any]] = {
             "venue": {"data_dir": str(directory / "data")},
-            "order_entry": {"tcp_port": port, "udp_port": 0,
+            "order_entry": {"tcp_port": 0, "udp_enabled": udp, "udp_port": 0,
                             "connections_max": accounts + 100},
-            "feed": {"port": feed_port}, "api": {"port": api_port},
-            "journal": {"sync": sync}, "log": {"level": "info"},
+            "feed": {"port": 0}, "api": {"port": 0},
+            "journal": {"sync": sync}, "log": {"level": "info", "format": "json"},
             # Stores have rows of their own.
             "sqlite": {"enabled": False}}
         for section, keys in (settings or {}).items():
@@ -166,10 +215,10 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1,
         write_config(directory, config, accounts, instruments)
         command = [sys.executable, "-m", "engine", "run", "--config",
                    str(directory / "matchd.toml"), "--data-dir", str(directory / "data")]
-        with _running(command, directory, port) as server:
-            server.feed_port, server.api_port = feed_port, api_port
-            for other in (feed_port, api_port):
-                _wait_until_listening(server.process, other, directory)
+        events = ["listening", "feed listening", "api listening"] + ["udp listening"] * udp
+        with _running(command, directory, log_lines(*events)) as (server, ports):
+            _, server.feed_port, server.api_port, *others = ports
+            server.udp_port = others[0] if others else 0
             yield server
 
 
@@ -189,22 +238,21 @@ def make_key(server: Server, account: str = "") -> dict[str, str]:
 @contextlib.contextmanager
 def broadcast_server(kind: str, message_bytes: int) -> Iterator[Server]:
     """The `websockets` or the `picows` server of bench/broadcast.py; it ticks on `feed_port`."""
-    port, tick_port = free_port(), free_port()
-    command = [sys.executable, "-m", "bench.broadcast", kind, str(port), str(tick_port),
-               "--message-bytes", str(message_bytes)]
-    with work_directory() as directory, _running(command, directory, port) as server:
-        server.feed_port = tick_port
+    command = [sys.executable, "-m", "bench.broadcast", kind, "--message-bytes",
+               str(message_bytes)]
+    with work_directory() as directory, \
+            _running(command, directory, first_line) as (server, ports):
+        server.feed_port = ports[1]
         yield server
 
 
 @contextlib.contextmanager
 def bare_http_server(order_bytes: int, health_bytes: int) -> Iterator[Server]:
     """The handlers of bench/barehttp.py, which do nothing."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.barehttp", str(port), "--order-bytes",
-               str(order_bytes), "--health-bytes", str(health_bytes)]
-    with work_directory() as directory, _running(command, directory, port) as server:
-        server.api_port = port
+    command = [sys.executable, "-m", "bench.barehttp", "--order-bytes", str(order_bytes),
+               "--health-bytes", str(health_bytes)]
+    with work_directory() as directory, _running(command, directory, first_line) as (server, _):
+        server.api_port = server.port
         yield server
 
 
