@@ -20,6 +20,7 @@ from engine.app import App
 from engine.config import Settings
 from engine.errors import EngineError
 from engine.journal.journal import Journal
+from engine.tasks import end_all
 
 # A stage that has not emptied by then is stuck; the next start recovers what it held.
 DRAIN_S = 30.0
@@ -117,7 +118,7 @@ async def serve(settings: Settings, stop: asyncio.Event,
         await app.stores.close()
         await app.close_feed()
         await app.close_http()
-        await _cancel([*timers, *stages])
+        await end_all([*timers, *stages])
         await app.door.shut("the venue stops")
         app.market.close()
     app.journal.close(app.matcher)
@@ -163,7 +164,7 @@ async def _unless_failed(tasks: Tasks, work: Coroutine[Any, Any, Any]) -> None:
     for task in done:
         if task is main:
             continue
-        await _cancel([main])
+        await end_all([main])
         error = None if task.cancelled() else task.exception()
         if isinstance(error, EngineError):
             raise error
@@ -172,7 +173,3 @@ async def _unless_failed(tasks: Tasks, work: Coroutine[Any, Any, Any]) -> None:
     await main
 
 
-async def _cancel(tasks: Tasks) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

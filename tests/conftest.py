@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.support.daemon import Daemon
 from tests.support.postgres import ScratchDatabase, shared_server
 from tests.support.redis import RedisServer, scratch_redis
+
+
+@pytest.fixture(autouse=True)
+def plain_logging() -> Iterator[None]:
+    """What a test configures of the log ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from engine import log
 from engine.config import RedisConfig
 from engine.errors import ConfigError
 from engine.redis_link import RedisLink
+from engine.tasks import end_all
 
 RETRY_FIRST_S = 0.5
 RETRY_MOST_S = 30.0
@@ -52,8 +53,7 @@ class RemoteCache:
         """Close the connections. Never raises."""
         self._ready = False
         if self._mending is not None:
-            self._mending.cancel()
-            await asyncio.gather(self._mending, return_exceptions=True)
+            await end_all([self._mending])
         if self._link is not None:
             await self._link.close()
 

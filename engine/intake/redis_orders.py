@@ -25,6 +25,7 @@ from engine.intake.redis_queue import Done, Entry, Queue, find_queue, names_of, 
 from engine.metrics import SIZES, Metrics
 from engine.redis_errors import reason_of
 from engine.redis_link import RedisLink
+from engine.tasks import end_all
 
 # Entries that are taken and not acknowledged yet, at most.
 WINDOW = 4_000
@@ -311,9 +312,7 @@ class RedisOrders:
                 if task.done():
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_all(tasks)
 
     async def _found(self) -> Queue:
         while True:
