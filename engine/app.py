@@ -42,6 +42,7 @@ from engine.feed.server import Server as FeedServer
 from engine.feed.stage import Feed
 from engine.intake.registry import Registry
 from engine.intake.tcp import Door
+from engine.intake.udp import UdpDoor
 from engine.journal.journal import Journal, Recovered
 from engine.latency import Acks
 from engine.market.stage import Market
@@ -86,6 +87,7 @@ class App:
                                  self.metrics)
         self.door = Door(config.order_entry, self.registry, self.streams, journal, self.commands,
                          spare)
+        self.udp_door = self._udp_door(spare)
 
         # 2. Trading: commands become events, which wait for the journal.
         self.events: BatchQueue[EventBatch] = BatchQueue("events", config.queues.events_units)
@@ -132,6 +134,12 @@ class App:
         self.control = ControlServer(config.data_dir, {
             "status": self._status, "roll": self._roll, "keys": self._keys,
             "stores": self._stores, "store": self._look_again})
+
+    def _udp_door(self, spare: SparePool) -> UdpDoor | None:
+        """The second door to the same sessions, if it is on."""
+        config = self.settings.config.order_entry
+        return UdpDoor(config, self.registry, self.streams, self.journal, self.commands, spare,
+                       self.metrics) if config.udp_enabled else None
 
     def _names(self) -> tuple[SymbolTable, WireNames]:
         """What is known of names: wire symbols to instruments, and back for streams."""
@@ -282,9 +290,23 @@ class App:
         return [asyncio.create_task(stage, name=name) for name, stage in stages.items()]
 
     async def listen_order_entry(self) -> int:
-        """Take orders over TCP; returns the port."""
+        """Take orders over TCP, and over UDP if that is on; returns the port of TCP."""
         self.ports["order_entry"] = port = await self.door.listen()
+        if self.udp_door is not None:
+            self.ports["order_entry_udp"] = await self.udp_door.listen()
         return port
+
+    def stop_reading_orders(self) -> None:
+        """Listen no more and take in no more commands: the first step of draining."""
+        self.door.stop_reading()
+        if self.udp_door is not None:
+            self.udp_door.stop_reading()
+
+    async def close_order_entry(self, reason: str) -> None:
+        """Close every session without End of Session: they live on."""
+        if self.udp_door is not None:
+            await self.udp_door.shut(reason)
+        await self.door.shut(reason)
 
     async def listen_feed(self) -> None:
         """Serve market data over WebSocket."""
@@ -357,6 +379,10 @@ class App:
                  asyncio.create_task(self.vitals.sample_for_ever(), name="vitals"),
                  asyncio.create_task(self.operations.watch.sample_for_ever(), name="watch"),
                  asyncio.create_task(self.auth.follow(), name="keys")]
+        if self.udp_door is not None:
+            tasks += [asyncio.create_task(self.udp_door.tick_for_ever(), name="udp heartbeats"),
+                      asyncio.create_task(self.udp_door.check_logins_for_ever(),
+                                          name="udp logins")]
         if self.order_queue is not None:
             tasks.append(asyncio.create_task(self.order_queue.run(), name="order queue"))
         second = self.settings.config.session_roll_second

@@ -113,13 +113,13 @@ async def serve(settings: Settings, stop: asyncio.Event,
     finally:
         app.vitals.stop()
         app.control.close()
-        app.door.stop_reading()
+        app.stop_reading_orders()
         app.stop_order_queue()
         await app.stores.close()
         await app.close_feed()
         await app.close_http()
         await end_all([*timers, *stages])
-        await app.door.shut("the venue stops")
+        await app.close_order_entry("the venue stops")
         app.market.close()
     app.journal.close(app.matcher)
     logger.info("stopped", seq=app.matcher.next_seq - 1)
@@ -143,7 +143,7 @@ def _recover(settings: Settings) -> App:
 
 async def _drain(app: App, stages: Tasks) -> None:
     """Close the first queue and let each stage empty its own; the journal syncs last."""
-    app.door.stop_reading()
+    app.stop_reading_orders()
     app.stop_order_queue()
     app.drain_http()
     app.commands.close()

@@ -18,8 +18,8 @@ THREADS = 2
 class PasswordChecker:
     """Runs password checks in its own threads."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="password")
+    def __init__(self, threads: int = THREADS) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="password")
         self._nobody = hash_password("nobody")
 
     async def check(self, account: Account | None, password: str) -> bool:

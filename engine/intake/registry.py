@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from cython_core.model import Source
 from cython_core.ouch import Decoder, SymbolTable
 from cython_core.stream import Streams
 from engine import log
@@ -98,14 +97,17 @@ class Registry:
         seat = self._by_name.get(fold_username(username))
         return seat.account if seat and seat.account.role != "read-only" else None
 
-    def refusal(self, account: Account, session_id: str, number: int) -> str:
-        """Why a login with the right password cannot be served now; "" when it can."""
+    def refusal(self, account: Account, session_id: str, number: int,
+                replaces: Live | None = None) -> str:
+        """Why a login with the right password cannot be served now; "" when it can. A live session
+        that it `replaces` is in nobody's way."""
         if session_id and session_id != self.session_id:
             return f"session {session_id!r} is not the running one"
         next_number = self._streams.next_number(account.id)
         if number > next_number:
             return f"number {number} asked for, the next one is {next_number}"
-        if not self._takeover and self._seats[account.id].live is not None:
+        live = self._seats[account.id].live
+        if not self._takeover and live is not None and live is not replaces:
             return "the account has a live session"
         if 0 < number < next_number:
             return self._unreadable(account.id, number)
@@ -136,9 +138,9 @@ class Registry:
             seat.live = None
             self._streams.set_live(seat.account.id, False)
 
-    def decoder(self, account_id: int) -> Decoder:
-        """A fresh decoder for the account's next connection."""
-        return Decoder(self._symbols, account_id, int(Source.TCP))
+    def decoder(self, account_id: int, source: int) -> Decoder:
+        """A fresh decoder for the account's next connection, over TCP or UDP."""
+        return Decoder(self._symbols, account_id, source)
 
     def next_number(self, account_id: int) -> int:
         """The number of the account's next sequenced message, as far as reports has come."""

@@ -24,7 +24,7 @@ from cython_core.soupbin import (
 )
 from engine import clock
 from engine.accounts import Account
-from engine.intake.registry import Registry, Seat
+from engine.intake.registry import Live, Registry, Seat
 
 # A client may name its own time-out (4.10), within these bounds: a client must be able to make
 # good for one lost heartbeat, and a dead peer must not hold its session for ever.
@@ -60,9 +60,11 @@ class Times:
 
 
 class Shell(Protocol):
-    """What a session asks of the connection that carries it; `address` is where the client is."""
+    """What a session asks of what carries it: a connection (TCP) or a peer (UDP). `address` is
+    where the client is, `source` the model.Source of its commands."""
 
     address: str
+    source: int
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
@@ -87,7 +89,7 @@ class Shell(Protocol):
 
 
 class Session:
-    """The protocol's state for one connection."""
+    """The protocol's state for one connection, or for one login over UDP."""
 
     def __init__(self, shell: Shell, registry: Registry, times: Times, now_ns: int) -> None:
         self.state = State.LOGIN
@@ -96,6 +98,10 @@ class Session:
         self.sent = False
         # Whether the client has been sent its past and gets every new message as it comes.
         self.joined = False
+        # The session that ends when this one opens, whoever else may be refused: the one at the
+        # same address over UDP.
+        self.replaces: Live | None = None
+        self.decoder: Decoder | None = None
         self._shell = shell
         self._registry = registry
         self._times = times
@@ -104,7 +110,6 @@ class Session:
         self._heard_ns = now_ns
         self._sent_ns = now_ns
         self._login: Login | None = None
-        self._decoder: Decoder | None = None
 
     @property
     def username(self) -> str:
@@ -128,7 +133,7 @@ class Session:
         return length if self.state is State.CLOSED else 0
 
     def _receive__open(self, data: memoryview, length: int, now_ns: int) -> int:
-        decoder, seat = self._decoder, self.seat
+        decoder, seat = self.decoder, self.seat
         if decoder is None or seat is None:
             raise RuntimeError("an open session has a seat and a decoder")
         batch = self._shell.empty_batch()
@@ -163,14 +168,15 @@ class Session:
                     break
                 consumed += length + 2
                 if kind == "L":
-                    self._log_in(parse_login(data[consumed - length + 1:consumed]))
+                    self.log_in(parse_login(data[consumed - length + 1:consumed]))
         except WireError as error:
             self._receive__stop(Stop.PACKET_TYPE, str(error))
         return consumed
 
     # -- the login -----------------------------------------------------------------------------
 
-    def _log_in(self, login: Login) -> None:
+    def log_in(self, login: Login) -> None:
+        """Begin the login; `password_checked` goes on with it."""
         self.state = State.PASSWORD
         self._login = login
         self._shell.check_password(self._registry.find(login.username), login.password)
@@ -183,7 +189,7 @@ class Session:
         if account is None:
             self._refuse(NOT_AUTHORISED, "user or password")
             return
-        refusal = self._registry.refusal(account, login.session, login.sequence)
+        refusal = self._registry.refusal(account, login.session, login.sequence, self.replaces)
         if refusal:
             self._refuse(NOT_AVAILABLE, refusal)
             return
@@ -206,7 +212,7 @@ class Session:
             self._silence_ns = asked_ms * clock.NS_PER_MS
         registry.occupy(self.seat, self)
         self.generation = registry.generation
-        self._decoder = registry.decoder(account.id)
+        self.decoder = registry.decoder(account.id, self._shell.source)
         number = login.sequence or registry.next_number(account.id)
         self.write(build_login_accepted(registry.session_id, number))
         self._shell.start_stream(account.id, number)
@@ -217,6 +223,10 @@ class Session:
         """Send bytes, which stand for a heartbeat too."""
         self.sent = True
         self._shell.write(data)
+
+    def hear(self) -> None:
+        """The client sent something that its shell took in by itself."""
+        self._heard = True
 
     def tick(self, now_ns: int, paused: bool) -> None:
         """Look at the clock: heartbeats out, silence of the client. Called several times per

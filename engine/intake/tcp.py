@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from cython_core.event import CommandBatch
+from cython_core.model import Source
 from cython_core.stream import Streams
 from engine import clock, log
 from engine.accounts import Account
@@ -38,6 +39,8 @@ LINGER_S = 2.0
 
 class Connection(asyncio.BufferedProtocol, Shell):
     """One client's socket."""
+
+    source = int(Source.TCP)
 
     def __init__(self, door: Door) -> None:
         self._door = door

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cython_core.event import CommandBatch
+from cython_core.model import Source
 from cython_core.ouch import SymbolTable
 from cython_core.soupbin import build_debug, build_login
 from cython_core.stream import Streams
@@ -32,6 +33,9 @@ class Past:
 
 class Recorder:
     """A shell that only notes what the session asks of it."""
+
+    address = "here"
+    source = int(Source.TCP)
 
     def __init__(self) -> None:
         self.written = b""

@@ -52,6 +52,11 @@ class Daemon:
         return self
 
     @property
+    def udp_port(self) -> int:
+        """The port of order entry over UDP, as soon as it listens."""
+        return int(self.wait_for_line("udp listening")["port"])
+
+    @property
     def feed_port(self) -> int:
         """The port of the WebSocket feed, as soon as it listens."""
         return int(self.wait_for_line("feed listening")["port"])

@@ -78,6 +78,11 @@ class Venue:
         assert self._app is not None
         return self._app
 
+    @property
+    def udp_port(self) -> int:
+        """The port of order entry over UDP."""
+        return self.app.ports["order_entry_udp"]
+
     async def start(self) -> Venue:
         """Start, and return when it listens. Raises what the venue raises."""
         settings = config.load_settings(self._path, self._env, self.data_dir)
