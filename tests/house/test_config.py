@@ -18,6 +18,7 @@ from engine.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "config" / "matchd.toml"
+SHIPPED = ("matchd.toml", "instruments.toml", "accounts.toml", "wireshark/matchd.lua")
 
 
 def sections():
@@ -58,7 +59,7 @@ def test_the_page_about_the_configuration_is_made_from_it():
 
 
 def test_the_wheel_carries_the_same_files_as_defaults():
-    for name in ("matchd.toml", "instruments.toml", "accounts.toml"):
+    for name in SHIPPED:
         assert (config.DEFAULTS_DIR / name).resolve() == ROOT / "config" / name
 
 
@@ -232,7 +233,7 @@ def test_a_built_wheel_contains_the_defaults_and_no_tests(tmp_path):
                     "--no-build-isolation", "-w", tmp_path, source],
                    check=True, timeout=240)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    for name in ("matchd.toml", "instruments.toml", "accounts.toml"):
+    for name in SHIPPED:
         assert f"engine/defaults/{name}" in names
     assert "cython_core/event.pxd" in names
     assert "cython_core/event.pyi" in names

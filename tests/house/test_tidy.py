@@ -12,6 +12,7 @@ PYTHON = list(tidy.files(".py"))
 CYTHON = list(tidy.files(".pyx", ".pxd"))
 CODE = list(tidy.files(*tidy.CODE))
 DOCS = list(tidy.files(".md"))
+LUA = list(tidy.files(".lua"))
 ENGINE = [path for path in PYTHON if tidy.name_of(path).startswith("engine/")]
 
 
@@ -19,13 +20,13 @@ def each(paths):
     return pytest.mark.parametrize("path", paths, ids=tidy.name_of)
 
 
-@each(CODE)
+@each(CODE + LUA)
 def test_lines_are_short_and_end_cleanly(path):
     text = path.read_text("utf-8")
     assert not tidy.long_lines(text) + tidy.untidy_ends(text)
 
 
-@each(CODE + list(tidy.files(".toml")) + DOCS)
+@each(CODE + list(tidy.files(".toml")) + DOCS + LUA)
 def test_no_text_promises_what_it_does_not_do(path):
     assert not tidy.banned_words(path.read_text("utf-8"))
 
