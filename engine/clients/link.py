@@ -1,11 +1,13 @@
 """One TCP connection of a client: login, heartbeats, time-outs. Knows nothing of OUCH.
 
-The link tells its owner what came by two calls, `on_login` before the first message and
+A `Way` makes links of one transport, and a `SessionLink` is what the client knows of either. The
+link tells its owner what came by two calls, `on_login` before the first message and
 `on_messages` with each read; `closed` is done when the connection is gone.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from cython_core import soupbin
 from engine.clients.errors import ClientError, ConnectionLostError
@@ -14,6 +16,43 @@ from engine.errors import ProtocolError
 
 OnLogin = Callable[[str, int], None]
 OnMessages = Callable[[list[Sequenced]], None]
+
+
+class SessionLink(Protocol):
+    """A session that is open, or about to be. `logged_in` and `closed` are done when it is."""
+
+    logged_in: asyncio.Future[None]
+    closed: asyncio.Future[None]
+
+    @property
+    def ended(self) -> bool:
+        """The venue said that the session is over for good."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything came that the venue is known to have said."""
+
+    @property
+    def fault(self) -> Exception:
+        """Why the link is closed."""
+
+    def write(self, data: bytes) -> None:
+        """Send packets; dropped when the link is closed."""
+
+    def log_out(self) -> None:
+        """Tell the venue that the session is over for now."""
+
+    def pause_reading(self) -> None:
+        """Leave what comes to the kernel."""
+
+    def resume_reading(self) -> None:
+        """Read again."""
+
+    def close(self, fault: Exception | None = None) -> None:
+        """Close the link."""
+
+    async def wait_closed(self) -> None:
+        """Wait until it is closed."""
 
 
 class Link(asyncio.Protocol):
@@ -40,6 +79,11 @@ class Link(asyncio.Protocol):
         return self._session.ended
 
     @property
+    def complete(self) -> bool:
+        """Whether everything came that the venue said: TCP leaves nothing out."""
+        return True
+
+    @property
     def fault(self) -> Exception:
         """Why the link is closed."""
         return self._fault or ConnectionLostError("the venue closed the connection")
@@ -49,6 +93,10 @@ class Link(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._sent_at = self._loop.time()
             self._transport.write(data)
+
+    def log_out(self) -> None:
+        """Tell the venue that the session is over for now."""
+        self.write(soupbin.LOGOUT_REQUEST)
 
     def pause_reading(self) -> None:
         if self._transport is not None:
@@ -151,3 +199,40 @@ async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: f
     except asyncio.CancelledError:
         link.close(ConnectionLostError("nobody waits for the login any more"))
         raise
+
+
+LinkKind = TypeVar("LinkKind", bound=SessionLink)
+
+
+class Way(Protocol[LinkKind]):
+    """The way to the venue over one transport."""
+
+    def new_link(self, on_login: OnLogin, on_messages: OnMessages) -> LinkKind:
+        """A link that `open` can open."""
+
+    async def open(self, link: LinkKind, login: bytes) -> None:
+        """Log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
+
+    def close(self) -> None:
+        """Open no more."""
+
+
+class StreamWay:
+    """The way to the venue over TCP: a connection for each link."""
+
+    def __init__(self, host: str, port: int, heartbeat_s: float, silence_max_s: float,
+                 login_timeout_s: float) -> None:
+        self._address = host, port
+        self._times = heartbeat_s, silence_max_s
+        self._login_timeout_s = login_timeout_s
+
+    def new_link(self, on_login: OnLogin, on_messages: OnMessages) -> Link:
+        """A link that `open` can open."""
+        return Link(on_login, on_messages, *self._times)
+
+    async def open(self, link: Link, login: bytes) -> None:
+        """Log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
+        await open_link(link, *self._address, login, self._login_timeout_s)
+
+    def close(self) -> None:
+        """Nothing is kept between links."""

@@ -1,4 +1,4 @@
-"""The client of the venue's order entry: SoupBinTCP and OUCH 5.0 over TCP.
+"""The client of the venue's order entry: SoupBinTCP and OUCH 5.0, over TCP or UDP.
 
     async with OrderEntryClient("127.0.0.1", 9001, "MAKER1", "demo") as client:
         answer = await client.enter("BTC-USDT", "B", "0.5", "60000.00")
@@ -11,18 +11,23 @@ A broken connection is made again, with the same session and the next sequence n
 message is lost or repeated. Requests without an answer are sent again under their old numbers: the
 venue takes a number once, so an order is never entered twice.
 
+Over UDP (`transport="udp"`) the same holds for every datagram that is lost, repeated or overtaken.
+A session may move from one transport to the other.
+
 An account has one live session. A login elsewhere with the same account takes this one over, and
 this client then takes it back: use one account for one program.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from cython_core import ouch, soupbin
 from engine import config, log
+from engine.clients.datagram_link import DatagramWay
 from engine.clients.errors import (
     AnswerTimeoutError,
     ClientError,
@@ -47,7 +52,8 @@ from engine.clients.executions import (
     SessionEnded,
     decode,
 )
-from engine.clients.link import Link, open_link
+from engine.clients.link import SessionLink, StreamWay, Way
+from engine.clients.outbox import DatagramOutbox, Outbox, StreamOutbox
 from engine.clients.pending import Answer, Kinds, Pending, Request
 from engine.clients.soup import Sequenced
 from engine.clients.terms import Price, Quantity, Terms
@@ -57,11 +63,13 @@ from engine.instruments import Instrument
 # An order is named by its UserRefNum, or by the message that told of it.
 Order: TypeAlias = int | Accepted | Replaced
 Report: TypeAlias = Execution | SessionEnded
+Transport: TypeAlias = Literal["tcp", "udp"]
 
 USER_REF_NUM_MAX = 2**32 - 1
-# Fences are told apart by the UserRefIdx they ask for, 1 to 255. Far fewer are out at a time, so
-# that one of a broken connection is never taken for one of the next.
-FENCES_MAX = 64
+# How long a venue may be silent: it says something each second. TCP repeats what is lost, UDP asks.
+SILENCE_MAX_S: dict[Transport, float] = {"tcp": 15.0, "udp": 3.0}
+# An account query before a login is asked again after this time.
+PROBE_AGAIN_S = 0.5
 RECONNECT_DELAY_S = 0.05
 RECONNECT_DELAY_MAX_S = 2.0
 # A connection that lived this long counts as good: the next break starts the delays anew.
@@ -75,7 +83,9 @@ class OrderEntryClient:
         self, host: str, port: int, username: str, password: str, *,
         instruments: Iterable[Instrument] | None = None,
         session: str = "", sequence: int = 0,
-        heartbeat_s: float = 1.0, silence_max_s: float = 15.0, login_timeout_s: float = 10.0,
+        transport: Transport = "tcp", udp_window: int = 1_024,
+        heartbeat_s: float = 1.0, silence_max_s: float | None = None,
+        login_timeout_s: float = 10.0,
         answer_timeout_s: float = 30.0, reconnect_for_s: float = 60.0,
         in_flight_max: int = 10_000, backlog_max: int = 65_536,
     ) -> None:
@@ -83,23 +93,30 @@ class OrderEntryClient:
 
         `session` and `sequence` say where the stream of executions starts: 0 with what is new, n
         with message n of the session (blank: the running one), so 1 is all of it.
+        `transport` is tcp or udp, `udp_window` the venue's `order_entry.udp_window`.
+        A venue that is silent for `silence_max_s` (15 over TCP, 3 over UDP) is logged in to anew.
         `reconnect_for_s` is how long a lost connection is tried again; 0 for not at all.
         `in_flight_max` bounds the requests without an answer, `backlog_max` the messages that
         wait in `executions()`: beyond that the client stops reading.
         """
-        self._address = host, port
+        self._host = host
         self._credentials = username, password
+        if transport not in ("tcp", "udp"):
+            raise ValueError("a transport is tcp or udp")
         if instruments is None:
             instruments = config.load_settings().instruments
         self._terms = Terms(instruments)
         self._session, self._next_sequence = session, sequence
         self._heartbeat_s, self._silence_max_s = heartbeat_s, silence_max_s
+        self._udp_window = udp_window
         self._login_timeout_s, self._answer_timeout_s = login_timeout_s, answer_timeout_s
         self._reconnect_for_s = reconnect_for_s
         self._in_flight_max = in_flight_max
         self._log = log.get("client")
 
-        self._link: Link | None = None
+        self._way = self._new_way(transport, host, port)
+        self._link: SessionLink | None = None
+        self._moving = False
         self._keeper: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reconnects = 0
@@ -109,19 +126,13 @@ class OrderEntryClient:
         # The session that ended, and whether all of it came, until the next one is open.
         self._over: tuple[str, bool] | None = None
 
-        # Requests: numbered in the order of asking, written together once per turn of the loop.
-        self._pending = Pending()
+        # Requests, numbered in the order of asking, and how they leave.
+        self._pending = Pending(self._removed)
+        self._outbox = self._new_outbox(transport)
         self._requests = 0
-        self._unwritten: list[bytes] = []
-        self._ready = False
-        self._flushing = False
         self._next_user_ref_num = 1
         self._queried: AccountQueried | None = None
 
-        # Fences on this connection, oldest first: (UserRefIdx, requests before it).
-        self._fences: deque[tuple[int, int]] = deque()
-        self._fence_wanted = False
-        self._fence_idx = 0
         # Answers to fences below this number belong to somebody's past.
         self._history_end = 0
 
@@ -188,14 +199,37 @@ class OrderEntryClient:
         """Send what is waiting, log out, end the stream."""
         self._closing = True
         if self._link is not None:
-            self._flush()
-            self._link.write(soupbin.LOGOUT_REQUEST)
+            self._outbox.flush()
+            self._link.log_out()
             self._link.close()
             await self._link.wait_closed()
+        self._way.close()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         self._end(ConnectionLostError("the client was closed"))
+
+    async def move(self, transport: Transport, port: int, host: str | None = None) -> None:
+        """Go on over this transport, with the next message; returns when the venue answered there.
+        Requests without an answer are sent again.
+
+        Over TCP the venue takes numbers in ascending order only. So a request that got lost on UDP
+        while a later one arrived ends with RequestIgnoredError when the session moves to TCP: it
+        was not carried out.
+
+        Raises what makes the client give up.
+        """
+        link, old_way = self._link, self._way
+        if link is None or self._closing or self._fault is not None:
+            raise self._fault or ConnectionLostError("the client is not connected")
+        self._outbox.write = None
+        self._way = self._new_way(transport, host or self._host, port)
+        self._outbox = self._new_outbox(transport)
+        self._moving = True
+        link.log_out()
+        link.close(ConnectionLostError(f"the session moves to {transport}"))
+        old_way.close()
+        await self.account_query()
 
     async def _probe(self) -> str:
         """Log in for new messages only, learn the UserRefNum, and leave again. Returns the name
@@ -216,14 +250,18 @@ class OrderEntryClient:
                 if message.payload[:1] == b"Q" and not found.done():
                     found.set_result(message)
 
-        link = Link(note_login, note_messages, self._heartbeat_s, self._silence_max_s)
-        await open_link(link, *self._address, self._login("", 0), self._login_timeout_s)
-        link.write(soupbin.build_unsequenced(ouch.encode_inbound("Q")))
-        done, _ = await asyncio.wait((found, link.closed), timeout=self._login_timeout_s,
-                                     return_when=asyncio.FIRST_COMPLETED)
+        link = self._way.new_link(note_login, note_messages)
+        await self._way.open(link, self._login("", 0))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._login_timeout_s):
+                while not found.done() and not link.closed.done():
+                    # Over UDP it may be lost.
+                    link.write(soupbin.build_unsequenced(ouch.encode_inbound("Q")))
+                    await asyncio.wait((found, link.closed), timeout=PROBE_AGAIN_S,
+                                       return_when=asyncio.FIRST_COMPLETED)
         link.close()
         await link.wait_closed()
-        if found not in done:
+        if not found.done():
             raise ConnectionLostError("no answer to an account query")
         self._take_query(decode(*found.result()))
         self._history_end = found.result().number + 1
@@ -232,13 +270,27 @@ class OrderEntryClient:
     def _login(self, session: str, sequence: int) -> bytes:
         return bytes(soupbin.build_login(*self._credentials, session, sequence))
 
+    def _new_way(self, transport: Transport, host: str, port: int) -> Way[Any]:
+        silence_max_s = (SILENCE_MAX_S[transport] if self._silence_max_s is None
+                         else self._silence_max_s)
+        times = self._heartbeat_s, silence_max_s, self._login_timeout_s
+        if transport == "udp":
+            return DatagramWay(host, port, *times)
+        return StreamWay(host, port, *times)
+
+    def _new_outbox(self, transport: Transport) -> Outbox:
+        """An outbox that has all requests without an answer."""
+        if transport == "udp":
+            return DatagramOutbox(self._pending, self._udp_window)
+        return StreamOutbox(self._pending)
+
+    def _removed(self, request: Request) -> None:
+        self._outbox.removed(request)
+
     async def _open_link(self, session: str, sequence: int) -> None:
-        self._ready = False
-        link = Link(self._logged_in, self._received, self._heartbeat_s, self._silence_max_s)
-        self._link = link
-        self._fences.clear()
-        await open_link(link, *self._address, self._login(session, sequence),
-                        self._login_timeout_s)
+        self._outbox.write = None
+        self._link = self._way.new_link(self._logged_in, self._received)
+        await self._way.open(self._link, self._login(session, sequence))
 
     def _logged_in(self, session: str, sequence: int) -> None:
         if self._next_sequence and sequence != self._next_sequence:
@@ -248,12 +300,10 @@ class OrderEntryClient:
             ended, complete = self._over
             self._over = None
             self._put(SessionEnded(session=ended, next_session=session, complete=complete))
-        if self._paused and self._link is not None:
-            self._link.pause_reading()
-        self._ready = True
-        self._unwritten = [request.packet for request in self._pending]
-        self._fence_wanted = bool(self._unwritten)
-        self._flush()
+        if self._link is not None:
+            if self._paused:
+                self._link.pause_reading()
+            self._outbox.logged_in(self._link.write)
 
     async def _keep(self) -> None:
         """Make the connection again whenever it is lost, until that fails for too long."""
@@ -273,14 +323,16 @@ class OrderEntryClient:
                     self._log.warning("connection lost", reason=str(link.fault))
                 delay_s = 0.0 if loop.time() - connected_at > STABLE_AFTER_S else RECONNECT_DELAY_S
                 await self._reconnect(link, delay_s)
+                self._moving = False
                 self._reconnects += 1
         except Exception as error:
             # Whatever it is, those who wait for answers and messages have to learn of it.
             self._end(error)
 
-    async def _reconnect(self, lost: Link, delay_s: float) -> None:
+    async def _reconnect(self, lost: SessionLink, delay_s: float) -> None:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._reconnect_for_s
+        give_up_at = loop.time() + (self._login_timeout_s if self._moving else 0.0)
+        give_up_at = max(give_up_at, loop.time() + self._reconnect_for_s)
         while True:
             if loop.time() >= give_up_at:
                 raise lost.fault
@@ -288,7 +340,7 @@ class OrderEntryClient:
             delay_s = min(max(2 * delay_s, RECONNECT_DELAY_S), RECONNECT_DELAY_MAX_S)
             try:
                 if lost.ended:
-                    await self._next_session(complete=True)
+                    await self._next_session(complete=lost.complete)
                 else:
                     await self._open_link(self._session, self._next_sequence)
                 return
@@ -387,7 +439,7 @@ class OrderEntryClient:
             price_units=self._terms.price_units(symbol, price), time_in_force=time_in_force,
             client_order=client_order)
         return self._numbered(
-            message, {number: (Replaced, Rejected), original: (Canceled,)}, ignored=_nothing)
+            message, {number: (Replaced, Rejected), original: (Canceled,)}, original, _nothing)
 
     def cancel(self, order: Order, quantity: Quantity = 0, *,
                symbol: str = "") -> Answer[Canceled | None]:
@@ -398,7 +450,7 @@ class OrderEntryClient:
         number, symbol = _order(order, symbol)
         message = ouch.encode_inbound(
             "X", user_ref_num=number, quantity_lots=self._terms.quantity_lots(symbol, quantity))
-        return self._send(message, number, {number: (Canceled,)}, _nothing)
+        return self._send(message, {number: (Canceled,)}, _nothing, names=number)
 
     def modify(self, order: Order, side: str, quantity: Quantity, *, symbol: str = "",
                ) -> Answer[Modified | Canceled | Rejected | None]:
@@ -410,7 +462,8 @@ class OrderEntryClient:
         message = ouch.encode_inbound(
             "M", user_ref_num=number, side=side,
             quantity_lots=self._terms.quantity_lots(symbol, quantity))
-        return self._send(message, number, {number: (Modified, Canceled, Rejected)}, _nothing)
+        return self._send(message, {number: (Modified, Canceled, Rejected)}, _nothing,
+                          names=number)
 
     def mass_cancel(self, symbol: str = "", *, side: str = "", firm: str = "",
                     group_id: int | None = None) -> Answer[MassCanceled | Rejected]:
@@ -440,57 +493,36 @@ class OrderEntryClient:
     def account_query(self) -> Answer[AccountQueried]:
         """Ask for the lowest number that the next order may have."""
         # The fence behind it tells this answer from those to older queries.
-        return self._send(ouch.encode_inbound("Q"), 0, {}, lambda: self._queried)
+        return self._send(ouch.encode_inbound("Q"), {}, lambda: self._queried)
 
-    def _numbered(self, message: bytes, answered_by: Mapping[int, Kinds],
+    def _numbered(self, message: bytes, answered_by: Mapping[int, Kinds], names: int = 0,
                   ignored: Callable[[], Any] | None = None) -> Answer[Any]:
         """Send a request that takes the next UserRefNum."""
         number = self._next_user_ref_num
         if number > USER_REF_NUM_MAX:
             raise ClientError("every UserRefNum of this session is used", "roll the session")
-        answer = self._send(message, number, answered_by, ignored or (lambda: RequestIgnoredError(
-            f"the venue had seen number {number} before",
-            "another program uses the same account")), fence=ignored is not None)
+        answer = self._send(message, answered_by, ignored or (lambda: RequestIgnoredError(
+            f"the venue took number {number} for one that it had seen before",
+            "another program uses the same account, or the session moved to TCP meanwhile")),
+            takes=number, names=names, fenced=ignored is not None)
         self._next_user_ref_num = number + 1
         return answer
 
-    def _send(self, message: bytes, user_ref_num: int, answered_by: Mapping[int, Kinds],
-              ignored: Callable[[], Any], fence: bool = True) -> Answer[Any]:
+    def _send(self, message: bytes, answered_by: Mapping[int, Kinds], ignored: Callable[[], Any],
+              *, takes: int = 0, names: int = 0, fenced: bool = True) -> Answer[Any]:
         if self._closing or self._fault is not None:
             raise self._fault or ConnectionLostError("the client was closed")
         if len(self._pending) >= self._in_flight_max:
             raise TooManyInFlightError(f"{len(self._pending)} requests have no answer yet",
                                        "await some of them first")
-        loop = asyncio.get_running_loop()
-        answer: Answer[Any] = Answer(user_ref_num)
-        packet = bytes(soupbin.build_unsequenced(message))
-        self._pending.add(Request(self._requests, packet, answered_by, answer,
-                                  loop.time() + self._answer_timeout_s, ignored))
+        deadline = asyncio.get_running_loop().time() + self._answer_timeout_s
+        request = Request(
+            self._requests, bytes(soupbin.build_unsequenced(message)), answered_by,
+            Answer(takes or names), deadline, ignored, takes=takes, names=names, fenced=fenced)
         self._requests += 1
-        self._unwritten.append(packet)
-        self._fence_wanted |= fence
-        self._flush_soon()
-        return answer
-
-    def _flush_soon(self) -> None:
-        """Write once for all requests of this turn of the loop, with one fence behind them."""
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if self._ready and self._link is not None:
-            if self._fence_wanted and len(self._fences) < FENCES_MAX:
-                self._fence_wanted = False
-                self._fence_idx = self._fence_idx % 255 + 1
-                self._fences.append((self._fence_idx, self._requests))
-                self._unwritten.append(soupbin.build_unsequenced(
-                    ouch.encode_inbound("Q", user_ref_idx=self._fence_idx)))
-            if self._unwritten:
-                self._link.write(b"".join(self._unwritten))
-        # Without a connection there is nothing to do: a login sends all that is pending.
-        self._unwritten.clear()
+        self._pending.add(request)
+        self._outbox.add(request)
+        return request.answer
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -534,25 +566,16 @@ class OrderEntryClient:
 
     def _process(self, message: Execution) -> None:
         if isinstance(message, AccountQueried):
-            if message.user_ref_idx:
-                self._process_fence(message)
-            else:
+            if not message.user_ref_idx:
                 self._take_query(message)
+            elif message.sequence >= self._history_end:
+                self._outbox.fence_answered(message)
             return
         number = getattr(message, "user_ref_num", 0)
         if not message.user_ref_idx:
             # The venue itself numbers the orders that live on in a new session.
             self._next_user_ref_num = max(self._next_user_ref_num, number + 1)
         self._pending.resolve(message, number)
-
-    def _process_fence(self, message: AccountQueried) -> None:
-        if (message.sequence < self._history_end or not self._fences
-                or self._fences[0][0] != message.user_ref_idx):
-            return
-        _, requests = self._fences.popleft()
-        self._pending.resolve_before(requests)
-        if self._fence_wanted:
-            self._flush_soon()
 
     def _take_query(self, message: Execution) -> None:
         if isinstance(message, AccountQueried):
@@ -579,6 +602,7 @@ class OrderEntryClient:
             self._timer.cancel()
         if self._fault is None:
             self._fault = error
+        self._outbox.write = None
         self._pending.fail_all(error)
         self._arrived.set()
 

@@ -59,10 +59,12 @@ def _retrieve(future: "asyncio.Future[Any]") -> None:
 class Request:
     """One message on its way, and what would answer it: message types by UserRefNum."""
 
-    __slots__ = ("answer", "answered_by", "deadline", "ignored", "number", "packet")
+    __slots__ = ("answer", "answered_by", "at_fence", "deadline", "fenced", "ignored", "names",
+                 "number", "packet", "said", "takes")
 
     def __init__(self, number: int, packet: bytes, answered_by: Mapping[int, Kinds],
-                 answer: Answer[Any], deadline: float, ignored: Callable[[], Any]) -> None:
+                 answer: Answer[Any], deadline: float, ignored: Callable[[], Any], *,
+                 takes: int = 0, names: int = 0, fenced: bool = True) -> None:
         self.number = number
         self.packet = packet
         self.answered_by = answered_by
@@ -70,14 +72,29 @@ class Request:
         self.deadline = deadline
         # What it means that the venue said nothing: a value, or an exception to raise.
         self.ignored = ignored
+        # The UserRefNum that it uses up, and the order that it is about; 0 for none.
+        self.takes = takes
+        self.names = names
+        # Whether the venue may ignore it, so that it needs a fence behind it.
+        self.fenced = fenced
+        # Whether it is answered by what was said last before its fence, not by what is said first.
+        self.at_fence = False
+        self.said: Execution | None = None
+
+    @property
+    def kind(self) -> bytes:
+        """The letter of the OUCH message."""
+        return self.packet[3:4]
 
 
 class Pending:
     """The unanswered requests, in the order of asking."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_removed: Callable[[Request], None]) -> None:
+        """`on_removed` is told of each request that waits no more."""
         self._requests: OrderedDict[int, Request] = OrderedDict()
         self._by_ref: dict[int, list[Request]] = {}
+        self._on_removed = on_removed
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -97,14 +114,28 @@ class Pending:
             waiting.remove(request)
             if not waiting:
                 del self._by_ref[user_ref_num]
+        self._on_removed(request)
 
     def resolve(self, message: Execution, user_ref_num: int) -> None:
         """Give the message to the first request that it answers, if there is one."""
         for request in self._by_ref.get(user_ref_num, ()):
             if isinstance(message, request.answered_by[user_ref_num]):
+                if request.at_fence:
+                    request.said = message
+                    return
                 self.remove(request)
                 request.answer.give(message)
                 return
+
+    def resolve_fenced(self, request: Request) -> None:
+        """A fence behind the request was answered: it was ignored, or its answer is the last
+        that was said."""
+        self.remove(request)
+        outcome = request.said or request.ignored()
+        if isinstance(outcome, Exception):
+            request.answer.fail(outcome)
+        else:
+            request.answer.give(outcome)
 
     def resolve_before(self, number: int) -> None:
         """A fence was answered: requests before it that still wait were ignored."""
@@ -112,12 +143,7 @@ class Pending:
             request = next(iter(self._requests.values()))
             if request.number >= number:
                 return
-            self.remove(request)
-            outcome = request.ignored()
-            if isinstance(outcome, Exception):
-                request.answer.fail(outcome)
-            else:
-                request.answer.give(outcome)
+            self.resolve_fenced(request)
 
     def expire(self, now: float, error: Callable[[], Exception]) -> None:
         """Fail the requests whose time is over; deadlines ascend with the order of asking."""

@@ -18,6 +18,12 @@ _REASONS = {
 }
 
 
+def login_refused(payload: bytes) -> LoginRejectedError:
+    """What a `J` packet says. Raises soupbin.WireError when it is none."""
+    reason = soupbin.parse_login_rejected(payload)
+    return LoginRejectedError(*_REASONS[reason], reason)
+
+
 class Sequenced(NamedTuple):
     """One sequenced message and its number in the session."""
 
@@ -63,8 +69,7 @@ class SoupSession:
             self.next_sequence = self.first_sequence
             self.logged_in = True
         elif kind == "J" and not self.logged_in:
-            reason = soupbin.parse_login_rejected(payload)
-            raise LoginRejectedError(*_REASONS[reason], reason)
+            raise login_refused(payload)
         elif kind == "Z":
             self.ended = True
         elif kind not in "H+U":
