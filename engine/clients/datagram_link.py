@@ -103,8 +103,9 @@ class DatagramLink:
 
     def resume_reading(self) -> None:
         if self._socket is not None:
-            # What waited in the kernel was not silence.
+            # What waited in the kernel was no silence, and what it lost was not asked for.
             self._heard_at = self._loop.time()
+            self._gaps = Gaps(self._reorder)
             self._socket.resume()
 
     def close(self, fault: Exception | None = None) -> None:
@@ -150,8 +151,10 @@ class DatagramLink:
             self._tick()
 
     def refused(self, error: OSError) -> None:
-        self.close(ConnectionLostError(f"the venue can't be reached: {error.strerror or error}",
-                                       "is the daemon running?"))
+        place = self._socket.place if self._socket is not None else "its address"
+        self.close(ConnectionLostError(
+            f"can't reach the venue at {place}: {error.strerror or error}",
+            "is the daemon running?"))
 
     def _sequenced(self, datagram: bytes) -> list[Sequenced]:
         header, messages = mold.parse_packet(datagram)
@@ -219,6 +222,9 @@ class DatagramLink:
         elif now - self._heard_at > self._timeout_s and self._reading():
             said = f"; it said last: {self._said}" if self._said else ""
             self.close(ConnectionLostError(f"the venue was silent for {self._timeout_s} s{said}"))
+        elif self._gaps.stuck_s(now) > self._timeout_s and self._reading():
+            # A login finds out whether the venue still has it.
+            self.close(ConnectionLostError("the venue does not send again what was lost"))
         for first, count in self._gaps.ask(now):
             self.write(mold.build_request(self._session, first, count))
         if now - self._sent_at >= self._heartbeat_s * 0.9:

@@ -26,7 +26,9 @@ class Receiver(Protocol):
 class DatagramSocket:
     """Connected, so the kernel drops datagrams of everybody else. Use `open_socket`."""
 
-    def __init__(self, bound: socket.socket) -> None:
+    def __init__(self, bound: socket.socket, place: str) -> None:
+        """`place` is HOST:PORT of the venue, for those who read of it."""
+        self.place = place
         self._loop = asyncio.get_running_loop()
         self._socket = bound
         self._reading = False
@@ -96,7 +98,7 @@ async def open_socket(host: str, port: int) -> DatagramSocket:
             made.setblocking(False)
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             made.connect(address)
-            return DatagramSocket(made)
+            return DatagramSocket(made, f"{host}:{port}")
         except OSError as error:
             made.close()
             fault = error

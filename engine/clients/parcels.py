@@ -34,7 +34,7 @@ PARCELS_MAX = 64
 CHANNELS = 255
 FENCE_CODES = CHANNELS * CHANNELS
 # No message has the number behind this one.
-NO_HALF = -1, 0
+NO_HALF = -2, 0
 
 FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 0.25, 0.05, 2.0
 

@@ -86,7 +86,7 @@ class Gaps:
         # The hole that the time is about, how often it was asked for and when first.
         self._first = 0
         self._tries = 0
-        self._asked_at = 0.0
+        self._asked_at = self._since = 0.0
         # Messages below this number were asked for at least once.
         self._asked_end = 0
 
@@ -100,7 +100,7 @@ class Gaps:
         elif self._due is None or first > self._first:
             # While answers come one after the other, the rest is on its way.
             wait_s = self._round_trip.mean_s if first < self._asked_end else 0.0
-            self._first, self._tries = first, 0
+            self._first, self._tries, self._since = first, 0, now
             self._due = now + max(wait_s, OVERTAKEN_S)
         return self._due
 
@@ -120,3 +120,7 @@ class Gaps:
             self._asked_at = now
         self._due = now + self._round_trip.wait_s(self._tries)
         return holes
+
+    def stuck_s(self, now: float) -> float:
+        """How long the first missing message has been waited for."""
+        return 0.0 if self._due is None else now - self._since

@@ -1,4 +1,5 @@
-"""Connections that break: nothing is lost, nothing comes twice, no order is entered twice."""
+"""Connections that break, over both transports: nothing is lost, nothing comes twice, no order is
+entered twice."""
 
 import asyncio
 import random
@@ -21,6 +22,7 @@ from engine.clients import (
     SessionOverError,
 )
 from tests.clients.cutting_proxy import CuttingProxy
+from tests.clients.doors import Door
 from tests.support.daemon import Daemon
 
 
@@ -117,10 +119,10 @@ async def test_a_connection_cut_at_random_bytes_loses_and_repeats_nothing(
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_a_killed_and_restarted_venue_loses_and_repeats_nothing(
-        make_daemon: Callable[..., Daemon], long_profile: bool, seed: int) -> None:
-    daemon = make_daemon().start()
-    async with CuttingProxy(daemon.port, seed, bytes_max=0) as proxy:
-        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
+        door: Door, long_profile: bool, seed: int) -> None:
+    daemon = door.daemon
+    async with door.line() as line:
+        async with door.client(port=line.port) as client:
             listener = Listener(client)
             answers: Answers = {}, []
             kills = 10 if long_profile else 2
@@ -131,7 +133,7 @@ async def test_a_killed_and_restarted_venue_loses_and_repeats_nothing(
                 await asyncio.sleep(0.02)
                 daemon.kill()
                 await asyncio.to_thread(daemon.start)
-                proxy.port_upstream = daemon.port
+                line.mend()
                 entered, canceled = await trading
                 answers = answers[0] | entered, answers[1] + canceled
             end = await client.account_query()
@@ -141,27 +143,24 @@ async def test_a_killed_and_restarted_venue_loses_and_repeats_nothing(
 
 
 async def test_executions_while_the_connection_is_down_come_after_it_is_back(
-        daemon: Daemon) -> None:
-    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
-        async with (OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as maker,
-                    OrderEntryClient("127.0.0.1", daemon.port, "TAKER1", "demo") as taker):
+        door: Door) -> None:
+    async with door.line() as line:
+        async with door.client(port=line.port) as maker, door.client("TAKER1") as taker:
             listener = Listener(maker)
             resting = await maker.enter("GOOG", "S", 10, "500.00")
-            proxy.port_upstream = 1
-            proxy.cut_all()
+            line.cut()
             await taker.enter("GOOG", "B", 10, "500.00")
             queued = maker.enter("GOOG", "S", 1, "501.00")
-            proxy.port_upstream = daemon.port
+            line.mend()
             executed, = await listener.wait_for(Executed)
             assert executed.user_ref_num == resting.user_ref_num
             assert isinstance(await queued, Accepted)
 
 
-async def test_a_session_that_is_taken_over_is_taken_back(daemon: Daemon) -> None:
-    async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo") as first:
+async def test_a_session_that_is_taken_over_is_taken_back(door: Door) -> None:
+    async with door.client() as first:
         listener = Listener(first)
-        async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo",
-                                    reconnect_for_s=0) as second:
+        async with door.client(reconnect_for_s=0) as second:
             await second.enter("GOOG", "S", 1, "500.00")
         accepted, = await listener.wait_for(Accepted)
         assert accepted.user_ref_num == 1
@@ -169,13 +168,13 @@ async def test_a_session_that_is_taken_over_is_taken_back(daemon: Daemon) -> Non
         assert (await first.enter("GOOG", "S", 1, "500.00")).user_ref_num == 2
 
 
-async def test_a_rolled_session_is_followed_by_the_next_one(daemon: Daemon) -> None:
-    async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo") as client:
+async def test_a_rolled_session_is_followed_by_the_next_one(door: Door) -> None:
+    async with door.client() as client:
         listener = Listener(client)
         await client.enter("GOOG", "S", 1, "500.00")
         await client.enter("GOOG", "S", 2, "600.00", "1")
         old = client.session
-        await asyncio.to_thread(control.request, daemon.data_dir, "roll")
+        await asyncio.to_thread(control.request, door.daemon.data_dir, "roll")
         ended, = await listener.wait_for(SessionEnded)
         assert (ended.session, ended.next_session, ended.complete) == (old, client.session, True)
         announced = (await listener.wait_for(Accepted, 3))[2]
@@ -185,62 +184,61 @@ async def test_a_rolled_session_is_followed_by_the_next_one(daemon: Daemon) -> N
         assert [one.reason for one in before if isinstance(one, Canceled)] == ["E"]
 
 
-async def test_what_a_roll_leaves_unanswered_is_not_sent_again(daemon: Daemon) -> None:
-    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
-        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
+async def test_what_a_roll_leaves_unanswered_is_not_sent_again(door: Door) -> None:
+    async with door.line() as line:
+        async with door.client(port=line.port) as client:
             listener = Listener(client)
-            proxy.port_upstream = 1
-            proxy.cut_all()
+            line.cut()
             await asyncio.sleep(0.05)
             lost = client.enter("GOOG", "S", 1, "500.00")
-            await asyncio.to_thread(control.request, daemon.data_dir, "roll")
-            proxy.port_upstream = daemon.port
+            await asyncio.to_thread(control.request, door.daemon.data_dir, "roll")
+            line.mend()
             with pytest.raises(SessionOverError):
                 await lost
             ended, = await listener.wait_for(SessionEnded)
-            assert not ended.complete
+            # Over UDP the venue goes on telling that, and how, the session ended.
+            assert ended.complete == (door.transport == "udp")
             assert (await client.enter("GOOG", "S", 1, "500.00")).sequence > 0
-        assert len([one for one in await whole_stream(daemon, "MAKER1")
+        assert len([one for one in await whole_stream(door.daemon, "MAKER1")
                     if isinstance(one, Accepted)]) == 1
 
 
 async def test_a_venue_without_a_journal_begins_a_new_session_after_a_restart(
-        make_daemon: Callable[..., Daemon]) -> None:
+        make_daemon: Callable[..., Daemon], transport: str) -> None:
     daemon = make_daemon(journal__sync="off").start()
-    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
-        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as client:
+    door = Door(daemon, transport)
+    async with door.line() as line:
+        async with door.client(port=line.port) as client:
             listener = Listener(client)
             await client.enter("GOOG", "S", 1, "500.00")
             await asyncio.to_thread(daemon.stop)
             await asyncio.to_thread(daemon.start)
-            proxy.port_upstream = daemon.port
+            line.mend()
             ended, = await listener.wait_for(SessionEnded)
             assert not ended.complete
             assert (await client.enter("GOOG", "S", 1, "500.00")).user_ref_num == 1
 
 
 async def test_messages_that_the_venue_no_longer_keeps_end_the_client_with_a_clear_error(
-        make_daemon: Callable[..., Daemon]) -> None:
-    daemon = make_daemon(journal__sync="off", journal__memory_max_bytes=4_096).start()
-    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
-        async with (OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo") as maker,
-                    OrderEntryClient("127.0.0.1", daemon.port, "TAKER1", "demo") as taker):
+        make_daemon: Callable[..., Daemon], transport: str) -> None:
+    daemon = make_daemon(journal__sync="off", journal__memory_max_bytes=4_096,
+                         order_entry__udp_memory_bytes=4_096).start()
+    door = Door(daemon, transport)
+    async with door.line() as line:
+        async with door.client(port=line.port) as maker, door.client("TAKER1") as taker:
             await maker.enter("GOOG", "S", 1_000, "500.00")
-            proxy.port_upstream = 1
-            proxy.cut_all()
+            line.cut()
             for _ in range(20):
                 answers = [taker.enter("GOOG", "B", 1, "500.00") for _ in range(20)]
                 await answers[-1]
-            proxy.port_upstream = daemon.port
+            line.mend()
             with pytest.raises(ResumeError, match="no longer has message"):
                 async for _ in maker.executions():
                     pass
 
 
-async def test_a_reader_that_is_slow_loses_nothing(daemon: Daemon) -> None:
-    async with (OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo",
-                                 backlog_max=100) as maker,
-                OrderEntryClient("127.0.0.1", daemon.port, "TAKER1", "demo") as taker):
+async def test_a_reader_that_is_slow_loses_nothing(door: Door) -> None:
+    async with door.client(backlog_max=100) as maker, door.client("TAKER1") as taker:
         await maker.enter("GOOG", "S", 3_000, "500.00")
         stream = maker.executions()
         seen = [await anext(stream)]
@@ -253,11 +251,9 @@ async def test_a_reader_that_is_slow_loses_nothing(daemon: Daemon) -> None:
 
 
 async def test_a_client_that_may_not_reconnect_says_that_the_connection_is_gone(
-        make_daemon: Callable[..., Daemon]) -> None:
-    daemon = make_daemon().start()
-    async with OrderEntryClient("127.0.0.1", daemon.port, "MAKER1", "demo",
-                                reconnect_for_s=0) as client:
-        await asyncio.to_thread(daemon.kill)
+        door: Door) -> None:
+    async with door.client(reconnect_for_s=0) as client:
+        await asyncio.to_thread(door.daemon.kill)
         with pytest.raises(ConnectionLostError):
             async for _ in client.executions():
                 pass
@@ -265,12 +261,10 @@ async def test_a_client_that_may_not_reconnect_says_that_the_connection_is_gone(
             client.enter("GOOG", "S", 1, "500.00")
 
 
-async def test_an_answer_that_does_not_come_in_time_is_an_error(daemon: Daemon) -> None:
-    async with CuttingProxy(daemon.port, seed=1, bytes_max=0) as proxy:
-        async with OrderEntryClient("127.0.0.1", proxy.port, "MAKER1", "demo",
-                                    answer_timeout_s=0.2) as client:
-            proxy.port_upstream = 1
-            proxy.cut_all()
+async def test_an_answer_that_does_not_come_in_time_is_an_error(door: Door) -> None:
+    async with door.line() as line:
+        async with door.client(port=line.port, answer_timeout_s=0.2) as client:
+            line.cut()
             with pytest.raises(AnswerTimeoutError):
                 await client.enter("GOOG", "S", 1, "500.00")
 

@@ -445,12 +445,11 @@ async def run_plan(seed: int, loss: float, window: int, requests: int) -> None:
     network = Network(asker, venue, seed, loss)
 
     def ask() -> None:
-        # Behind a mass cancel an order may be gone before its cancel comes.
         kind = choose.random()
         if kind < 0.02:
             asker.mass_cancel()
-        elif kind < 0.4 and asker.asked:
-            asker.cancel(choose.randint(1, asker._next_number))
+        elif kind < 0.4 and asker._next_number > 1:
+            asker.cancel(choose.randrange(1, asker._next_number))
         else:
             asker.enter()
 
