@@ -26,6 +26,8 @@ from engine.api.history import HistoryRoutes
 from engine.api.keys import KeyFile
 from engine.api.operations import Operations
 from engine.api.orders import OrderRoutes
+from engine.api.peer_routes import PeerRoutes, access_in
+from engine.api.peers import Peers
 from engine.api.query_cache import Remote
 from engine.api.queued import QueuedOrders
 from engine.api.reads import ReadRoutes
@@ -166,6 +168,10 @@ class App:
         self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
                                      lambda: self.matcher.counters, self._clients).routes())
         self.gateway.add(self.operations.routes())
+        peers = self.settings.config.peers
+        self.peers = Peers(peers, self.metrics)
+        self.gateway.add(PeerRoutes(self.peers, peers.timeout_ms,
+                                    access_in(self.gateway.table.find)).routes())
         self._add_history()
         self.gateway.add(DocsDesk(lambda: self.gateway.routes,
                                   lambda: self.auth.demo is not None).routes())
@@ -370,6 +376,7 @@ class App:
         self.desk.abandon()
         self.operations.close()
         await self.database.close()
+        await self.peers.close()
         if self.http is not None:
             await self.http.close()
 

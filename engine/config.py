@@ -213,6 +213,22 @@ class HistoryConfig(msgspec.Struct, frozen=True):
     cache_ttl_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
 
 
+class PeersConfig(msgspec.Struct, frozen=True):
+    """Other instances of the venue that are asked for their figures."""
+
+    urls: tuple[str, ...] = ()
+    token_file: str = ""
+    timeout_ms: Milliseconds = 2_000
+    connections_max: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    connections_per_host: Annotated[int, Meta(ge=1, le=1_000)] = 20
+    failures_max: Annotated[int, Meta(ge=1, le=1_000)] = 3
+    retry_min_ms: Milliseconds = 500
+    retry_max_ms: Milliseconds = 30_000
+    cache_ms: Annotated[int, Meta(ge=0, le=600_000)] = 500
+    cache_entries_max: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    answer_max_bytes: Positive = 4 * 2**20
+
+
 class LogConfig(msgspec.Struct, frozen=True):
     """Log lines on stderr."""
 
@@ -243,6 +259,7 @@ class Config(msgspec.Struct, frozen=True):
     postgres: PostgresConfig = PostgresConfig()
     redis: RedisConfig = RedisConfig()
     history: HistoryConfig = HistoryConfig()
+    peers: PeersConfig = PeersConfig()
     log: LogConfig = LogConfig()
     queues: QueuesConfig = QueuesConfig()
 
@@ -299,6 +316,12 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
     problems.raise_all()
     return Settings(config, instruments, accounts, (path, instruments_path, accounts_path),
                     warnings)
+
+
+def peer_urls(config: PeersConfig) -> dict[str, str]:
+    """The addresses of the peers by their names, without a slash at the end."""
+    pairs = (text.partition("=") for text in config.urls)
+    return {name: url.rstrip("/") for name, _, url in pairs}
 
 
 def require_safe(settings: Settings) -> None:
@@ -374,6 +397,7 @@ def _check_order_queue(config: Config, accounts: list[Account], path: Path,
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
                  "rediss+cluster")
+_PEER = re.compile(r"[A-Za-z0-9_.-]{1,64}=https?://[^/?#@\s]+/?")
 _VARIABLE = re.compile(r"MATCHD_([A-Z0-9_]+?)__([A-Z0-9_]+)")
 # Names without our prefix that some keys answer to as well; the prefixed name goes first.
 ALIASES = {
@@ -435,6 +459,16 @@ def _check_relations(config: Config, path: Path, problems: Problems) -> None:
         problems.note(path, "postgres.pool_min_size",
                       f"at most postgres.pool_max_size ({config.postgres.pool_max_size})",
                       show(config.postgres.pool_min_size))
+    for text in config.peers.urls:
+        if _PEER.fullmatch(text) is None:
+            problems.note(path, "peers.urls", 'a name and an address, like "east=http://host:8000"',
+                          show(text))
+    if len(peer_urls(config.peers)) != len(config.peers.urls):
+        problems.note(path, "peers.urls", "a name for each", show(list(config.peers.urls)))
+    if config.peers.retry_min_ms > config.peers.retry_max_ms:
+        problems.note(path, "peers.retry_min_ms",
+                      f"at most peers.retry_max_ms ({config.peers.retry_max_ms})",
+                      show(config.peers.retry_min_ms))
     for text in config.redis.depths:
         pattern, _, depth = text.rpartition("=")
         if not pattern or not depth.isdecimal() or not 1 <= int(depth) <= 10_000:

@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": "replay",
     "journal": "journal",
     "store": "store",
+    "peers": "peers",
     "export": "export",
 }
 

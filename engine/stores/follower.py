@@ -21,11 +21,11 @@ from typing import Any, Protocol
 
 from cython_core.event import EventBatch
 from engine import clock, log
+from engine.breaker import Breaker, State
 from engine.brief import brief
 from engine.config import StoresConfig
 from engine.errors import EngineError, JournalError, NotKeptError, StoreError
 from engine.stores.beginning import Beginning
-from engine.stores.breaker import Breaker, State
 from engine.stores.meters import Meters
 from engine.stores.pace import Pace, rest_ns
 from engine.stores.store import (

@@ -86,7 +86,9 @@ def sample(hint, key):
     if isinstance(kind, msgspec.inspect.BoolType):
         return "true", True
     if isinstance(kind, msgspec.inspect.VarTupleType):
-        return ("A=1, B=2", ("A=1", "B=2")) if key == "depths" else ("one, two", ("one", "two"))
+        texts = {"depths": ("A=1", "B=2"), "urls": ("a=http://b", "c=https://d:1")}.get(
+            key, ("one", "two"))
+        return ", ".join(texts), texts
     text = {"session_roll_at": "10:30", "url": "redis://other"}.get(key, "other")
     return text, text
 
@@ -103,7 +105,7 @@ def test_the_environment_overrides_every_key(section, key):
         env["MATCHD_POSTGRES__POOL_MAX_SIZE"] = text = "1000"
         env["MATCHD_POSTGRES__POOL_MIN_SIZE"], value = text, 1000
     if key == "retry_min_ms":
-        env["MATCHD_STORES__RETRY_MAX_MS"] = "100000"
+        env[f"MATCHD_{section.upper()}__RETRY_MAX_MS"] = "100000"
     if key == "segment_bytes":
         env["MATCHD_JOURNAL__FIRST_SEGMENT_BYTES"] = "65536"
     found, warnings = config.load(FILE, env)
@@ -163,6 +165,16 @@ def test_keys_that_depend_on_each_other_are_checked_together(tmp_path):
     assert "journal.segment_bytes: expected a multiple of 4096, found 70000" in text
     assert "journal.first_segment_bytes: expected at most journal.segment_bytes (70000)" in text
     assert "order_entry.timeout_ms: expected at least twice order_entry.heartbeat_ms" in text
+
+
+def test_peers_have_a_name_and_an_address_each(tmp_path):
+    text = problems_of(write(
+        tmp_path, '[peers]\nretry_min_ms = 60000\nurls = ["a=http://b:1/", "b", "c=ftp://d", '
+                  '"e=http://f/path", "=http://g", "h=http://user:word@i"]\n'))
+    assert text.count("peers.urls: expected a name and an address") == 5
+    assert "peers.retry_min_ms: expected at most peers.retry_max_ms (30000)" in text
+    text = problems_of(write(tmp_path, '[peers]\nurls = ["a=http://b", "a=http://c"]\n'))
+    assert "peers.urls: expected a name for each" in text
 
 
 def test_addresses_and_depths_of_redis_are_checked_without_showing_a_password(tmp_path):

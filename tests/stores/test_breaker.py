@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as some
 
-from engine.stores.breaker import Breaker, State
+from engine.breaker import Breaker, State
 from engine.stores.pace import Pace, rest_ns
 
 MS = 1_000_000

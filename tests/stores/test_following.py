@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from engine import clock
+from engine.breaker import State
 from engine.stores import follower
-from engine.stores.breaker import State
 from engine.stores.store import Position, StoreDown, StoreRefused, StoreStopped, Work
 from tests.stores.fed import QUICK, FedVenue, until
 from tests.stores.file_store import FileStore
