@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from engine import log
+from tests.support.transports import TCP, Transport
 from tests.support.venue import Venue
 from tests.support.wire import Wire
 
@@ -50,16 +51,22 @@ async def venue(start_venue: StartVenue) -> Venue:
 
 
 @pytest.fixture
-async def maker(venue: Venue) -> AsyncIterator[Wire]:
+def transport() -> Transport:
+    """How clients reach the venue; files whose tests hold for both doors say so."""
+    return TCP
+
+
+@pytest.fixture
+async def maker(venue: Venue, transport: Transport) -> AsyncIterator[Wire]:
     """MAKER1, logged in."""
-    wire = await Wire.logged_in(venue.port, "MAKER1")
+    wire = await transport.logged_in(venue, "MAKER1")
     yield wire
     await wire.close()
 
 
 @pytest.fixture
-async def taker(venue: Venue) -> AsyncIterator[Wire]:
+async def taker(venue: Venue, transport: Transport) -> AsyncIterator[Wire]:
     """TAKER1, logged in."""
-    wire = await Wire.logged_in(venue.port, "TAKER1")
+    wire = await transport.logged_in(venue, "TAKER1")
     yield wire
     await wire.close()

@@ -6,6 +6,7 @@ import pytest
 
 from cython_core.soupbin import build_debug, build_login, build_packet
 from tests.sessions.conftest import StartVenue
+from tests.support.transports import Transport, over_both
 from tests.support.venue import Venue
 from tests.support.wire import Wire, enter
 
@@ -15,16 +16,19 @@ def padded_login(username: bytes, password: bytes, session: bytes, sequence: byt
     return build_packet("L", username + password + session + sequence + timeout)
 
 
-async def test_a_login_is_accepted_with_session_and_next_number(venue: Venue) -> None:
-    wire = await Wire.open(venue.port)
+@over_both
+async def test_a_login_is_accepted_with_session_and_next_number(
+        venue: Venue, transport: Transport) -> None:
+    wire = await transport.open(venue)
     accepted = await wire.login("MAKER1")
     assert accepted == (venue.app.registry.session_id, 1)
     assert len(venue.app.registry.session_id) == 10
     await wire.close()
 
 
-async def test_the_acceptance_is_padded_on_the_left(venue: Venue) -> None:
-    wire = await Wire.open(venue.port)
+@over_both
+async def test_the_acceptance_is_padded_on_the_left(venue: Venue, transport: Transport) -> None:
+    wire = await transport.open(venue)
     wire.send(build_login("MAKER1", "demo"))
     kind, payload = await wire.packet()
     assert kind == "A"
@@ -32,47 +36,58 @@ async def test_the_acceptance_is_padded_on_the_left(venue: Venue) -> None:
     await wire.close()
 
 
+@over_both
 @pytest.mark.parametrize(("username", "password"), [
     ("MAKER1", "wrong"), ("NOBODY", "demo"), ("", ""), ("MAKER1", ""), ("MAKER2", "demo1")])
 async def test_a_wrong_user_or_password_is_answered_a_and_closed(
-        venue: Venue, username: str, password: str) -> None:
-    wire = await Wire.open(venue.port)
+        venue: Venue, username: str, password: str, transport: Transport) -> None:
+    wire = await transport.open(venue)
     assert await wire.login(username, password) == "A"
     assert await wire.closed()
 
 
-async def test_an_unknown_session_is_answered_s_and_closed(venue: Venue) -> None:
-    wire = await Wire.open(venue.port)
+@over_both
+async def test_an_unknown_session_is_answered_s_and_closed(
+        venue: Venue, transport: Transport) -> None:
+    wire = await transport.open(venue)
     assert await wire.login("MAKER1", session="NOSUCHONE") == "S"
     assert await wire.closed()
 
 
-async def test_the_running_session_may_be_named(venue: Venue) -> None:
-    await Wire.logged_in(venue.port, "MAKER1", session=venue.app.registry.session_id)
+@over_both
+async def test_the_running_session_may_be_named(venue: Venue, transport: Transport) -> None:
+    await transport.logged_in(venue, "MAKER1", session=venue.app.registry.session_id)
 
 
-async def test_a_number_beyond_the_next_is_answered_s(venue: Venue, maker: Wire) -> None:
+@over_both
+async def test_a_number_beyond_the_next_is_answered_s(
+        venue: Venue, maker: Wire, transport: Transport) -> None:
     maker.send(enter(1))
     await maker.message()
-    wire = await Wire.open(venue.port)
+    wire = await transport.open(venue)
     assert await wire.login("MAKER1", sequence=3) == "S"
     assert await wire.closed()
-    again = await Wire.logged_in(venue.port, "MAKER1", sequence=2)
+    again = await transport.logged_in(venue, "MAKER1", sequence=2)
     assert again.next_number == 2
 
 
-async def test_a_read_only_account_may_not_enter_orders(start_venue: StartVenue) -> None:
+@over_both
+async def test_a_read_only_account_may_not_enter_orders(
+        start_venue: StartVenue, transport: Transport) -> None:
     venue = await start_venue(limits={"MAKER2": {"role": "read-only"}})
-    wire = await Wire.open(venue.port)
+    wire = await transport.open(venue)
     assert await wire.login("MAKER2") == "A"
 
 
+@over_both
 @pytest.mark.parametrize(("username", "password"), [
     ("maker1", "DEMO"), ("Maker1", "Demo"), ("MAKER1", "demo")])
-async def test_case_does_not_matter(venue: Venue, username: str, password: str) -> None:
-    await Wire.logged_in(venue.port, username, password)
+async def test_case_does_not_matter(
+        venue: Venue, username: str, password: str, transport: Transport) -> None:
+    await transport.logged_in(venue, username, password)
 
 
+@over_both
 @pytest.mark.parametrize("fields", [
     (b"MAKER1", b"demo      ", b" " * 10, b"1".ljust(20)),
     (b"MAKER1", b"      demo", b" " * 10, b"1".rjust(20)),
@@ -84,9 +99,9 @@ async def test_case_does_not_matter(venue: Venue, username: str, password: str) 
     (b"MAKER1", b"demo      ", b" " * 10, b"1".ljust(20), b"5000 "),
     (b"MAKER1", b"demo      ", b" " * 10, b"1".ljust(20), b"     "),
 ], ids=str)
-async def test_every_padding_and_both_lengths_are_taken(venue: Venue,
-                                                        fields: tuple[bytes, ...]) -> None:
-    wire = await Wire.open(venue.port)
+async def test_every_padding_and_both_lengths_are_taken(
+        venue: Venue, fields: tuple[bytes, ...], transport: Transport) -> None:
+    wire = await transport.open(venue)
     wire.send(padded_login(*fields))
     assert (await wire.packet())[0] == "A"
     await wire.close()
@@ -129,10 +144,11 @@ async def test_a_connection_without_a_login_is_closed_in_time(start_venue: Start
     assert await wire.closed()
 
 
-async def test_a_second_login_takes_over(venue: Venue, maker: Wire) -> None:
+@over_both
+async def test_a_second_login_takes_over(venue: Venue, maker: Wire, transport: Transport) -> None:
     maker.send(enter(1))
     await maker.message()
-    again = await Wire.logged_in(venue.port, "MAKER1", sequence=2)
+    again = await transport.logged_in(venue, "MAKER1", sequence=2)
     assert await maker.closed()
     again.send(enter(2))
     assert (await again.message())["user_ref_num"] == 2
@@ -140,21 +156,24 @@ async def test_a_second_login_takes_over(venue: Venue, maker: Wire) -> None:
     assert venue.app.registry.live_count() == 1
 
 
+@over_both
 async def test_a_second_login_is_refused_where_that_is_configured(
-        start_venue: StartVenue) -> None:
+        start_venue: StartVenue, transport: Transport) -> None:
     venue = await start_venue(order_entry__second_login="refuse")
-    first = await Wire.logged_in(venue.port, "MAKER1")
-    second = await Wire.open(venue.port)
+    first = await transport.logged_in(venue, "MAKER1")
+    second = await transport.open(venue)
     assert await second.login("MAKER1") == "S"
     first.send(enter(1))
     assert (await first.message())["type"] == "A"
     first.logout()
     assert await first.closed()
-    await Wire.logged_in(venue.port, "MAKER1")
+    await transport.logged_in(venue, "MAKER1")
 
 
-async def test_a_wrong_password_does_not_take_over(venue: Venue, maker: Wire) -> None:
-    wire = await Wire.open(venue.port)
+@over_both
+async def test_a_wrong_password_does_not_take_over(
+        venue: Venue, maker: Wire, transport: Transport) -> None:
+    wire = await transport.open(venue)
     assert await wire.login("MAKER1", "guess") == "A"
     maker.send(enter(1))
     assert (await maker.message())["type"] == "A"
@@ -173,7 +192,8 @@ async def test_one_connection_too_many_is_closed_at_once(start_venue: StartVenue
     await first.close()
 
 
-async def test_many_logins_at_once_are_all_answered(venue: Venue) -> None:
-    wires = await asyncio.gather(*(Wire.open(venue.port) for _ in range(40)))
+@over_both
+async def test_many_logins_at_once_are_all_answered(venue: Venue, transport: Transport) -> None:
+    wires = await asyncio.gather(*(transport.open(venue) for _ in range(40)))
     answers = await asyncio.gather(*(wire.login("TAKER2", "wrong") for wire in wires))
     assert answers == ["A"] * 40

@@ -4,10 +4,17 @@ import pytest
 
 from cython_core.soupbin import build_debug, build_packet, build_unsequenced
 from tests.sessions.conftest import StartVenue
+from tests.support.transports import BOTH, TCP, Transport, over
 from tests.support.venue import Venue
 from tests.support.wire import Wire, cancel, enter, message, replace
 
 MARKET = 0x7FFFFFFF
+
+
+@pytest.fixture(params=BOTH, ids=lambda transport: transport.name)
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """Everything here holds over TCP and over UDP, unless a test says for which."""
+    return request.param
 
 
 async def test_an_order_is_accepted_with_its_terms(maker: Wire) -> None:
@@ -104,7 +111,8 @@ async def test_modify_mass_cancel_and_the_switches_are_answered(maker: Wire) -> 
     assert found[10]["next_user_ref_num"] == 8
 
 
-async def test_a_repeated_number_is_ignored(maker: Wire) -> None:
+@over(TCP)
+async def test_a_repeated_or_overtaken_number_is_ignored(maker: Wire) -> None:
     maker.send(enter(5), enter(5), enter(4), enter(6))
     assert [one["user_ref_num"] for one in await maker.messages(2)] == [5, 6]
     assert await maker.silent()
@@ -146,29 +154,32 @@ async def test_every_refused_value_has_its_reason(maker: Wire, order: bytes, rea
     ({"collar_bps": 100}, [enter(1), enter(2, price=1_200_000)], 0x0026),
     ({"messages_per_second": 2}, [enter(1), enter(2), enter(3)], 0x0029),
 ], ids=["quantity", "notional", "open orders", "collar", "rate"])
-async def test_every_risk_limit_has_its_reason(start_venue: StartVenue, limits: dict[str, object],
-                                               orders: list[bytes], reason: int) -> None:
+async def test_every_risk_limit_has_its_reason(start_venue: StartVenue, transport: Transport,
+                                               limits: dict[str, object], orders: list[bytes],
+                                               reason: int) -> None:
     venue = await start_venue(limits={"MAKER1": limits})
-    wire = await Wire.logged_in(venue.port, "MAKER1")
+    wire = await transport.logged_in(venue, "MAKER1")
     wire.send(*orders)
     found = await wire.messages(len(orders))
     assert [one["type"] for one in found[:-1]] == ["A"] * (len(orders) - 1)
     assert (found[-1]["type"], found[-1]["reject_reason"]) == ("J", reason)
 
 
-async def test_cancels_are_never_limited_and_the_rate_recovers(start_venue: StartVenue) -> None:
+async def test_cancels_are_never_limited_and_the_rate_recovers(start_venue: StartVenue,
+                                                               transport: Transport) -> None:
     venue = await start_venue(limits={"MAKER1": {"messages_per_second": 3}})
-    wire = await Wire.logged_in(venue.port, "MAKER1")
+    wire = await transport.logged_in(venue, "MAKER1")
     wire.send(enter(1), enter(2), enter(3), enter(4), cancel(1), cancel(2), cancel(3))
     assert await wire.types(7) == "AAAJCCC"
     # A new connection does not get a new allowance.
-    again = await Wire.logged_in(venue.port, "MAKER1", sequence=0)
+    again = await transport.logged_in(venue, "MAKER1", sequence=0)
     again.send(enter(5))
     assert await again.types(1) == "J"
     seat = venue.app.registry.seat(1)
     assert seat.window.budget(2**62) == 3
 
 
+@over(TCP)
 @pytest.mark.parametrize("data", [
     build_packet("X"), build_packet("L", bytes(46)), build_packet("R", b"more"), b"\0\0\0",
     build_unsequenced(b"Z" + bytes(40)), build_unsequenced(b"O" + bytes(10)),
@@ -190,11 +201,13 @@ async def test_wrong_bytes_close_that_session_and_no_other(venue: Venue, maker: 
     assert await again.silent(0.02)
 
 
+@over(TCP)
 async def test_debug_packets_are_ignored_however_long(maker: Wire) -> None:
     maker.send(build_debug("x" * 60_000), enter(1), build_debug(""))
     assert await maker.types(1) == "A"
 
 
+@over(TCP)
 async def test_messages_may_be_cut_anywhere(maker: Wire) -> None:
     data = b"".join(enter(number) for number in range(1, 21))
     for start in range(0, len(data), 7):
@@ -203,9 +216,9 @@ async def test_messages_may_be_cut_anywhere(maker: Wire) -> None:
     assert await maker.types(20) == "A" * 20
 
 
-async def test_an_order_of_a_connection_that_closes_at_once_still_counts(venue: Venue,
-                                                                         maker: Wire) -> None:
+async def test_an_order_of_a_connection_that_closes_at_once_still_counts(
+        venue: Venue, transport: Transport, maker: Wire) -> None:
     maker.send(enter(1))
     await maker.close()
-    again = await Wire.logged_in(venue.port, "MAKER1")
+    again = await transport.logged_in(venue, "MAKER1")
     assert (await again.message())["user_ref_num"] == 1

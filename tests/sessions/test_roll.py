@@ -7,6 +7,7 @@ import pytest
 from engine import clock, control
 from engine.trading.timers import roll_missed
 from tests.sessions.conftest import StartVenue
+from tests.support.transports import Transport, over_both
 from tests.support.venue import Venue
 from tests.support.wire import Wire, cancel, enter
 
@@ -16,8 +17,9 @@ async def roll(venue: Venue) -> dict[str, object]:
     return await asyncio.to_thread(control.request, venue.data_dir, "roll")
 
 
-async def test_a_roll_ends_day_orders_and_the_session(venue: Venue, maker: Wire,
-                                                      taker: Wire) -> None:
+@over_both
+async def test_a_roll_ends_day_orders_and_the_session(
+        venue: Venue, maker: Wire, taker: Wire, transport: Transport) -> None:
     maker.send(enter(1), enter(2, tif="1"))
     await maker.messages(2)
     old = venue.app.registry.session_id
@@ -29,16 +31,17 @@ async def test_a_roll_ends_day_orders_and_the_session(venue: Venue, maker: Wire,
         assert (await wire.packet())[0] == "Z"
         assert await wire.closed()
     assert venue.app.registry.session_id != old
-    wire = await Wire.open(venue.port)
+    wire = await transport.open(venue)
     assert await wire.login("MAKER1", session=old) == "S"
 
 
-async def test_good_till_cancel_orders_are_announced_with_new_numbers(venue: Venue,
-                                                                      maker: Wire) -> None:
+@over_both
+async def test_good_till_cancel_orders_are_announced_with_new_numbers(
+        venue: Venue, maker: Wire, transport: Transport) -> None:
     maker.send(enter(7, tif="1"), enter(8), enter(9, tif="1", client_order="keep"))
     first, _, last = await maker.messages(3)
     await roll(venue)
-    again = await Wire.logged_in(venue.port, "MAKER1")
+    again = await transport.logged_in(venue, "MAKER1")
     announced = await again.messages(2)
     assert [one["type"] for one in announced] == ["A", "A"]
     assert [one["user_ref_num"] for one in announced] == [1, 2]
@@ -48,7 +51,9 @@ async def test_good_till_cancel_orders_are_announced_with_new_numbers(venue: Ven
     assert await again.types(2) == "CA"
 
 
-async def test_the_new_session_survives_a_restart(venue: Venue, maker: Wire) -> None:
+@over_both
+async def test_the_new_session_survives_a_restart(
+        venue: Venue, maker: Wire, transport: Transport) -> None:
     maker.send(enter(1, tif="1"))
     await maker.messages(1)
     await roll(venue)
@@ -56,35 +61,39 @@ async def test_the_new_session_survives_a_restart(venue: Venue, maker: Wire) -> 
     await venue.restart()
     assert venue.app.registry.session_id == session
     assert venue.app.registry.generation == 2
-    again = await Wire.logged_in(venue.port, "MAKER1", session=session)
+    again = await transport.logged_in(venue, "MAKER1", session=session)
     assert await again.types(1) == "A"
 
 
-async def test_sessions_may_roll_again_and_again(venue: Venue) -> None:
+@over_both
+async def test_sessions_may_roll_again_and_again(venue: Venue, transport: Transport) -> None:
     for generation in range(2, 6):
-        wire = await Wire.logged_in(venue.port, "MAKER1")
+        wire = await transport.logged_in(venue, "MAKER1")
         wire.send(enter(1))
         await wire.messages(1)
         assert (await roll(venue))["generation"] == generation
         assert await wire.types(1) == "C"
 
 
-async def test_orders_of_the_old_session_that_come_too_late_are_ignored(venue: Venue,
-                                                                        maker: Wire) -> None:
+@over_both
+async def test_orders_of_the_old_session_that_come_too_late_are_ignored(
+        venue: Venue, maker: Wire, transport: Transport) -> None:
     venue.inside(lambda batch: batch.session_roll())
     maker.send(enter(1))
     assert (await maker.packet())[0] == "Z"
-    again = await Wire.logged_in(venue.port, "MAKER1")
+    again = await transport.logged_in(venue, "MAKER1")
     assert await again.silent(0.05)
     again.send(enter(1))
     assert await again.types(1) == "A"
 
 
-async def test_a_session_rolls_at_its_time_of_day(start_venue: StartVenue) -> None:
+@over_both
+async def test_a_session_rolls_at_its_time_of_day(
+        start_venue: StartVenue, transport: Transport) -> None:
     second = (clock.now_ns() // clock.NS_PER_S + 2) % 86_400
     at = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
     venue = await start_venue(order_entry__session_roll_at=at)
-    wire = await Wire.logged_in(venue.port, "MAKER1")
+    wire = await transport.logged_in(venue, "MAKER1")
     assert (await wire.packet())[0] == "Z"
     assert venue.app.registry.generation == 2
 

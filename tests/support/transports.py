@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import pytest
+
 from tests.support.udp_wire import UdpWire
 from tests.support.wire import Wire
 
@@ -41,3 +43,12 @@ class Transport(NamedTuple):
 TCP = Transport("tcp", Wire)
 UDP = Transport("udp", UdpWire)
 BOTH = (TCP, UDP)
+
+
+def over(*transports: Transport) -> pytest.MarkDecorator:
+    """Runs a test over each of these, in place of the fixture `transport`."""
+    return pytest.mark.parametrize("transport", transports,
+                                   ids=[transport.name for transport in transports])
+
+
+over_both = over(*BOTH)

@@ -171,14 +171,13 @@ class UdpWire(Wire):
 
     async def closed(self, timeout_s: float = WAIT_S) -> bool:
         """Whether the session is over: nothing but debug texts and the end of the session comes
-        any more, although the client still speaks."""
+        any more, no heartbeats either."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         quiet_s, heard_s = QUIET_S, loop.time()
         while loop.time() < min(deadline_s, heard_s + quiet_s):
             if self._waiting:
                 return False
-            self.heartbeat()
             data = await self._read(0.1)
             if data == b"":
                 return True
@@ -195,5 +194,6 @@ class UdpWire(Wire):
 
     async def close(self) -> None:
         """Log out, and close the socket."""
-        self.logout()
-        self.socket.close()
+        if self.socket.fileno() >= 0:
+            self.logout()
+            self.socket.close()
