@@ -5,33 +5,42 @@ import asyncio
 import pytest
 
 from tests.sessions.conftest import StartVenue
-from tests.support.wire import Wire, enter
+from tests.support.transports import Transport, over_both
+from tests.support.venue import Venue
+from tests.support.wire import enter
 
 ORDERS = 2_000
 NAMES = ("MAKER1", "MAKER2", "TAKER1", "TAKER2")
 
 
-async def send_and_count(port: int, name: str) -> list[int]:
-    """Send everything at once, then read what is answered."""
-    wire = await Wire.logged_in(port, name)
+async def send_and_count(venue: Venue, transport: Transport, name: str) -> list[int]:
+    """Send everything at once, then read what is answered, with a heartbeat now and then."""
+    wire = await transport.logged_in(venue, name)
     wire.send(*(enter(number, "B", 1, 10_000) for number in range(1, ORDERS + 1)))
-    return [one["user_ref_num"] for one in await wire.messages(ORDERS)]
+    found = []
+    while len(found) < ORDERS:
+        found += [one["user_ref_num"] for one in await wire.messages(ORDERS // 20)]
+        wire.heartbeat()
+    return found
 
 
+@over_both
 @pytest.mark.parametrize("sync", ["commit", "interval", "off"])
 async def test_with_queues_of_one_unit_every_order_is_answered_in_order(
-        start_venue: StartVenue, sync: str) -> None:
+        start_venue: StartVenue, sync: str, transport: Transport) -> None:
     venue = await start_venue(journal__sync=sync, queues__commands_units=1,
                               queues__events_units=1, queues__reports_units=1,
                               order_entry__receive_buffer_bytes=4_096)
-    found = await asyncio.gather(*(send_and_count(venue.port, name) for name in NAMES))
+    found = await asyncio.gather(*(send_and_count(venue, transport, name) for name in NAMES))
     assert found == [[*range(1, ORDERS + 1)]] * len(NAMES)
     assert venue.app.metrics.snapshot()["queue_units{queue=commands}"] == 0
 
 
-async def test_a_roll_does_not_stand_behind_a_crowd_at_the_door(start_venue: StartVenue) -> None:
+@over_both
+async def test_a_roll_does_not_stand_behind_a_crowd_at_the_door(
+        start_venue: StartVenue, transport: Transport) -> None:
     venue = await start_venue(queues__commands_units=1)
-    wires = [await Wire.logged_in(venue.port, name) for name in NAMES]
+    wires = [await transport.logged_in(venue, name) for name in NAMES]
     for wire in wires:
         wire.send(*(enter(number, "B", 1, 10_000) for number in range(1, ORDERS + 1)))
     await wires[0].message()
@@ -40,13 +49,14 @@ async def test_a_roll_does_not_stand_behind_a_crowd_at_the_door(start_venue: Sta
         while (packet := await wire.packet())[0] == "S":
             pass
         assert packet[0] == "Z"
-    again = await Wire.logged_in(venue.port, "MAKER1", sequence=0)
+    again = await transport.logged_in(venue, "MAKER1", sequence=0)
     assert again.next_number == 1
 
 
+@over_both
 async def test_a_connection_that_is_held_back_is_not_called_silent(
-        start_venue: StartVenue) -> None:
+        start_venue: StartVenue, transport: Transport) -> None:
     venue = await start_venue(queues__commands_units=1, order_entry__heartbeat_ms=20,
-                              order_entry__timeout_ms=60)
-    found = await asyncio.gather(*(send_and_count(venue.port, name) for name in NAMES))
+                              order_entry__timeout_ms=150)
+    found = await asyncio.gather(*(send_and_count(venue, transport, name) for name in NAMES))
     assert all(len(every) == ORDERS for every in found)
