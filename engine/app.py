@@ -97,15 +97,16 @@ class App:
                                acks, self.metrics)
 
         # 3. Journal: events become durable, and only then go on to whoever tells the world.
-        self.committed: BatchQueue[EventBatch] = BatchQueue(
-            "reports", config.queues.reports_units)
+        self.committed = self._durable_queue("reports", config.queues.reports_units, "report",
+                                             "messages to their owners")
 
         # 4a. Reports: durable events become messages to their owners.
         self.reports = Reports(self.committed, self.streams, self.registry,
                                self.matcher.next_seq - 1, acks)
 
         # 4b. Market: the same events become books, trades and orders for whoever reads them.
-        self.seen: BatchQueue[EventBatch] = BatchQueue("market", config.queues.market_units)
+        self.seen = self._durable_queue("market", config.queues.market_units, "market",
+                                        "books, trades and order lists")
         self.market = Market(self.seen, self.matcher, settings.instruments, config, journal)
 
         # 4c. Stores: the same events go into Redis, PostgreSQL and SQLite, each at its own pace.
@@ -142,6 +143,12 @@ class App:
         config = self.settings.config.order_entry
         return UdpDoor(config, self.registry, self.streams, self.journal, self.commands, spare,
                        self.metrics) if config.udp_enabled else None
+
+    def _durable_queue(self, name: str, units: int, times: str,
+                       what: str) -> BatchQueue[EventBatch]:
+        """A queue of durable events whose consumer takes them at once, and its times."""
+        return BatchQueue(name, units, self.metrics.histogram(
+            times, "ns", f"durable events of a group become {what}"))
 
     def _names(self) -> tuple[SymbolTable, WireNames]:
         """What is known of names: wire symbols to instruments, and back for streams."""

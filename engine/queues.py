@@ -13,6 +13,7 @@ from collections.abc import Callable, Sized
 from typing import Protocol, TypeVar
 
 from engine import clock
+from engine.metrics import Histogram
 
 Batch = TypeVar("Batch", bound=Sized)
 Given = TypeVar("Given", contravariant=True)
@@ -46,10 +47,12 @@ class BatchQueue(asyncio.Queue[Batch]):
     the true bound is `limit_units` plus one batch of each producer.
     """
 
-    def __init__(self, name: str, limit_units: int) -> None:
+    def __init__(self, name: str, limit_units: int, taking: Histogram | None = None) -> None:
+        """`taking` counts how long the consumer of `hand_to` was at work, by each call."""
         super().__init__()
         self.name = name
         self.limit_units = limit_units
+        self._taking = taking
         self.weight_units = 0
         self.weight_max_units = 0
         # How often a producer found it full, and since when (monotonic) the oldest of what was
@@ -171,6 +174,8 @@ class BatchQueue(asyncio.Queue[Batch]):
         For a consumer that never waits: it saves the loop a turn for each batch, which is most
         of what a queue costs one order alone. What `taker` raises reaches the producer.
         """
+        if self._taking is not None:
+            taker = _timed(taker, self._taking)
         if self._items:
             taker(self.drain(self.weight_units))
         self._taker = taker
@@ -224,6 +229,17 @@ class BatchQueue(asyncio.Queue[Batch]):
                 waiter = self._producers.popleft()
                 if not waiter.done():
                     waiter.set_result(None)
+
+
+def _timed(taker: Callable[[list[Batch]], None],
+           times: Histogram) -> Callable[[list[Batch]], None]:
+    """The same taker, with its times counted."""
+    def take(batches: list[Batch]) -> None:
+        started_ns = clock.monotonic_ns()
+        taker(batches)
+        times.observe(clock.monotonic_ns() - started_ns)
+
+    return take
 
 
 class TwoLaneQueue(BatchQueue[Batch]):

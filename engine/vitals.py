@@ -29,6 +29,10 @@ class Vitals:
             metrics.histogram("gc_pause", "ns", "how long a garbage collection stopped everything",
                               labels={"generation": str(generation)})
             for generation in range(GENERATIONS)]
+        metrics.gauge("loop_lag_max", "ns", "the most that a timer of the event loop was late",
+                      lambda: self.lag.most)
+        metrics.gauge("gc_pause_max", "ns", "the longest garbage collection since the start",
+                      lambda: max(pause.most for pause in self.pauses))
         self._collection_ns = 0
 
     def start(self) -> None:

@@ -53,6 +53,15 @@ class Operations:
         self.benchmark = BenchmarkDesk(watch.config.data_dir)
         self.serialization = SerializationDesk(watch.config.feed)
         self.http = HttpMetrics(watch.metrics)
+        self._publish(watch.metrics)
+
+    def _publish(self, metrics: Metrics) -> None:
+        """Health as numbers, for alarms that read nothing else."""
+        metrics.table("health_check_ok", "checks", "whether a check of the venue's health holds "
+                      "(1) or not (0)", "check",
+                      lambda: {check.name: int(check.ok) for check in self.health.checks()})
+        metrics.gauge("serving", "venues", "1 while orders are taken, 0 while the venue starts or "
+                      "stops", lambda: int(self.watch.serving()))
 
     def routes(self) -> list[Route]:
         """All their routes."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "submit": "orders",
     "cancel": "orders",
     "watch": "watch",
+    "top": "top",
     "book": "book",
     "session": "session",
     "key": "key",

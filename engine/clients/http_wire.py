@@ -113,8 +113,9 @@ class Connections:
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
     def _lost(self, error: Exception) -> ConnectionLostError:
-        return ConnectionLostError(f"no answer from {self._name}: "
-                                   f"{str(error) or type(error).__name__}")
+        reason = f"nothing came in {self._timeout_s:g} s" if isinstance(error, TimeoutError) \
+            else str(error) or type(error).__name__
+        return ConnectionLostError(f"no answer from {self._name}: {reason}")
 
     async def _wire(self) -> _Wire:
         while self._idle:

@@ -45,6 +45,8 @@ class Meters:
               lambda: feed.upkeep.slow_count)
         gauge("feed_catching_up", "subscriptions", "subscriptions that are sent their past",
               lambda: feed.joins.catching_up)
+        self.tick = metrics.histogram(
+            "feed_tick", "ns", "what a tick of the feed took until its first slice was written")
         counter("feed_ticks", "ticks", "ticks of the feed", lambda: feed.fan.tick)
         counter("feed_batches", "batches", "batches written to clients",
                 lambda: feed.fan.batches_sent)

@@ -204,6 +204,7 @@ class Feed:
             if chain.waiting:
                 self.joins.serve_chain(chain)
         self._fan_out()
+        self.meters.tick.observe(clock.monotonic_ns() - now_ns)
 
     def _flush(self, chains: list[Chain], now_ns: int) -> list[tuple[Chain, list[Message]]]:
         time_ns, tick = clock.now_ns(), self.fan.tick

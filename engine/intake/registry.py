@@ -69,6 +69,9 @@ class DoorMetrics:
         self.slow_readers = counter("slow_readers", "sessions", "sessions cut as slow readers")
         self.turned_away = counter("turned_away", "connections", "connections over the limit")
         self.commands = counter("commands", "commands", "commands taken in at the door")
+        self.tcp_received = counter("tcp_received", "bytes", "bytes read from order entry's "
+                                    "connections")
+        self.tcp_sent = counter("tcp_sent", "bytes", "bytes written to order entry's connections")
         self.batches = metrics.histogram("command_batch_commands", "commands",
                                          "commands decoded out of one read of a socket", SIZES)
 

@@ -72,6 +72,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._filled += nbytes
+        self._door.registry.metrics.tcp_received.add(nbytes)
         self._take_in()
 
     def eof_received(self) -> None:
@@ -112,6 +113,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+            self._door.registry.metrics.tcp_sent.add(len(data))
 
     def empty_batch(self) -> CommandBatch:
         return self._door.spare.take()

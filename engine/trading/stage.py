@@ -40,6 +40,8 @@ class Trading:
         self._spare = spare
         self._snapshots = snapshots
         self._acks = acks
+        self._wait = metrics.histogram("command_wait", "ns", "how long the oldest command of a "
+                                       "matching call had waited for the matcher")
         self._time = metrics.histogram("match", "ns", "matching of all commands that waited")
         self._sizes = metrics.histogram("match_events", "events", "events of one matching call",
                                         SIZES)
@@ -48,6 +50,7 @@ class Trading:
         """Match until the command queue is closed and empty, then close the event queue."""
         while batches := await self._commands.get_many(APPLY_UNITS_MAX):
             started_ns = clock.monotonic_ns()
+            self._wait.observe(started_ns - self._commands.drained_since_ns)
             events = self.apply(batches)
             self._time.observe(clock.monotonic_ns() - started_ns)
             if len(events):

@@ -40,7 +40,7 @@ def test_the_commands_are_those_of_the_readme():
     names = {" ".join(words) for words, _ in LEAVES}
     assert names >= {
         "run", "check-config", "hash-password", "submit", "cancel", "watch events", "watch book",
-        "watch trades", "book",
+        "watch trades", "top", "book",
         "session roll", "replay lobster", "replay commands", "journal dump", "journal verify",
         "journal stats", "journal repair", "export", "store status", "store rebuild",
         "store verify", "store migrate"}
