@@ -235,7 +235,7 @@ class App:
         watch = Watch(self.settings.config, self.metrics, self.matcher, self.journal, self.door,
                       self.registry.live_count, queues,
                       lambda: self.door.listening and not self.commands.closed)
-        watch.stores = self.stores
+        watch.udp_door, watch.stores = self.udp_door, self.stores
         self.stores.free_bytes = lambda: watch.disk_free_bytes
         return watch
 
@@ -433,6 +433,7 @@ class App:
             "resting_orders": self.matcher.resting_orders,
             "sessions": self.registry.live_count(),
             "connections": self.door.connection_count,
+            "udp_peers": self.udp_door.connection_count if self.udp_door else 0,
             "ports": self.ports,
             "metrics": self.metrics.snapshot(),
         }

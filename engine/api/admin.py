@@ -34,6 +34,10 @@ class Live(Protocol):
     def address(self) -> str:
         """Where the client is."""
 
+    @property
+    def transport(self) -> str:
+        """How it reaches us: "tcp" or "udp"."""
+
 
 class Seat(Protocol):
     """One account's place at order entry."""
@@ -184,6 +188,7 @@ class AdminRoutes:
         """`GET /v1/admin/sessions`."""
         door = self._parts.door
         rows = [types.SessionRow(seat.account.username, seat.account.id, seat.live is not None,
+                                 seat.live.transport if seat.live else "",
                                  seat.live.address if seat.live else "",
                                  door.next_number(seat.account.id)) for seat in door.seats()]
         return json_reply(types.Sessions(door.generation, door.session_id, rows))

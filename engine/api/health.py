@@ -48,12 +48,14 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class OrderEntryHealth(msgspec.Struct, frozen=True):
-    """Order entry over TCP."""
+    """Order entry: connections over TCP, peers over UDP, and the live sessions of both."""
 
     state: State
     connections: int
     connections_limit: int
     sessions: int
+    udp: State
+    udp_peers: int
 
 
 class MatcherHealth(msgspec.Struct, frozen=True):
@@ -192,6 +194,10 @@ class HealthDesk:
         found.append(_check("order_entry", "connections", watch.door.connection_count,
                             entry.connections_max, "connections",
                             "{value:.0f} of {limit:.0f} connections are taken"))
+        if watch.udp_door is not None:
+            found.append(_check("order_entry_udp", "peers", watch.udp_door.connection_count,
+                                entry.connections_max, "peers",
+                                "{value:.0f} of {limit:.0f} peers over UDP are there"))
         if watch.config.journal.sync != "off":
             found += self._journal_checks()
         lag_ms = _slowest_ms(watch.recent.spread("loop_lag"))
@@ -233,7 +239,9 @@ class HealthDesk:
         parts = Parts(
             order_entry=OrderEntryHealth(
                 _state("order_entry", bad), watch.door.connection_count,
-                watch.config.order_entry.connections_max, watch.sessions()),
+                watch.config.order_entry.connections_max, watch.sessions(),
+                _state("order_entry_udp", bad) if watch.udp_door else "off",
+                watch.udp_door.connection_count if watch.udp_door else 0),
             matcher=self._matcher(bad), journal=self._journal(bad), feed=self._feed(bad),
             api=ApiHealth("ok" if watch.api else "off",
                           watch.api.connection_count if watch.api else 0),

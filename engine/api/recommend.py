@@ -164,6 +164,13 @@ def _door(watch: Watch) -> Advice:
                "No session was cut for reading too slowly.",
                f"{cut} sessions were cut for reading too slowly: a larger limit gives clients "
                "more time, at the cost of memory.")
+    if "udp_kernel_drops" in values:
+        drops = values["udp_kernel_drops"]
+        yield _say("order_entry.udp_receive_buffer_bytes", entry.udp_receive_buffer_bytes,
+                   Figure("udp_kernel_drops", drops, "datagrams"), not drops,
+                   "The kernel dropped no datagram of a client.",
+                   f"The kernel dropped {drops} datagrams for want of room: allow it more, here "
+                   "and in net.core.rmem_max.")
 
 
 # -- the feed --------------------------------------------------------------------------------------

@@ -334,11 +334,13 @@ class SnapshotTaken(msgspec.Struct):
 
 
 class SessionRow(msgspec.Struct):
-    """One account's place at the order-entry door."""
+    """One account's place at the order-entry doors; `transport` is "tcp" or "udp" while it is
+    connected, else empty."""
 
     username: str
     account_id: int
     connected: bool
+    transport: str
     address: str
     next_number: int
 

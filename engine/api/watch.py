@@ -116,6 +116,7 @@ class Watch:
         self.config, self.metrics, self.matcher, self.journal = config, metrics, matcher, journal
         self.door, self.sessions, self.queues, self.serving = door, sessions, queues, serving
         # Parts that are made later, or not at all.
+        self.udp_door: DoorView | None = None
         self.feed: FeedView | None = None
         self.api: DoorView | None = None
         self.order_queue: OrderQueueView | None = None

@@ -35,6 +35,8 @@ from engine.metrics import Counter
 # client has to hold more, and other sessions come in between.
 RUN_DATAGRAMS = 32
 RUN_PAUSE_S = 0.002
+# Nor does it go out to who has been silent for so many heartbeats.
+SILENT_HEARTBEATS = 4
 # A request is answered with at most so many datagrams, a session with so many a second, and out of
 # the log so many times a second: a request is small and its sender's address easily forged.
 REPLY_DATAGRAMS = 16
@@ -44,6 +46,9 @@ LOG_READS_PER_SECOND = 64
 END_TOLD_NS = 10 * clock.NS_PER_S
 # Wrong bytes are answered with a word of help, but not more often than this.
 HELP_NS = clock.NS_PER_S
+
+# A sockaddr_in6; those of IPv4 are shorter, with an address of ours behind them too.
+NAME6_BYTES = 28
 
 _ACCEPTED, _HEARTBEAT, _SEQUENCED, _END = b"AHSZ"
 
@@ -103,6 +108,9 @@ class Peer(Caller, Shell):
         self.address = address_text(key)
         self.session = Session(self, door.registry, door.times, clock.monotonic_ns())
         self.closed = False
+        self._heard_ns = clock.monotonic_ns()
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         # Another login at the same address took its place.
         self.replaced = False
         self._accepted = b""
@@ -191,6 +199,7 @@ class Peer(Caller, Shell):
     async def writable(self) -> None:
         if self._run_datagrams >= RUN_DATAGRAMS:
             await asyncio.sleep(RUN_PAUSE_S)
+            await self._speaks.wait()
             self._run_datagrams = 0
 
     def joined(self) -> None:
@@ -213,8 +222,11 @@ class Peer(Caller, Shell):
                 self.tell_end()
             return
         if self.heard:
-            self.heard = False
+            self.heard, self._heard_ns = False, now_ns
+            self._speaks.set()
             self.session.hear()
+        elif now_ns - self._heard_ns >= SILENT_HEARTBEATS * self._door.times.heartbeat_ns:
+            self._speaks.clear()
         self.session.tick(now_ns, paused)
 
     def repeat_accepted(self) -> None:
@@ -299,7 +311,7 @@ class Peer(Caller, Shell):
 def address_text(key: bytes) -> str:
     """A socket address, IPv4 or IPv6, as HOST:PORT."""
     port = int.from_bytes(key[2:4], "big")
-    if len(key) == 16:
+    if len(key) < NAME6_BYTES:
         return f"{socket.inet_ntop(socket.AF_INET, key[4:8])}:{port}"
     return f"[{socket.inet_ntop(socket.AF_INET6, key[8:24])}]:{port}"
 
@@ -307,7 +319,4 @@ def address_text(key: bytes) -> str:
 def host_of(key: bytes) -> bytes:
     """What counts as one address for bad logins: the IPv4 address, or the network that one
     IPv6 subscriber has (its first 64 bits)."""
-    if len(key) == 16:
-        return key[4:8]
-    host = key[8:24]
-    return host[12:] if host[:12] == bytes(10) + b"\xff\xff" else host[:8]
+    return key[4:8] if len(key) < NAME6_BYTES else key[8:16]

@@ -34,6 +34,10 @@ class Live(Protocol):
     def address(self) -> str:
         """Where the client is."""
 
+    @property
+    def transport(self) -> str:
+        """How it reaches us: "tcp" or "udp"."""
+
 
 class Past(Protocol):
     """The journal, as far as a login needs it."""

@@ -12,6 +12,7 @@ import enum
 from typing import Literal, Protocol
 
 from cython_core.event import CommandBatch
+from cython_core.model import Source
 from cython_core.ouch import Decoder, Stop
 from cython_core.soupbin import (
     END_OF_SESSION,
@@ -120,6 +121,11 @@ class Session:
     def address(self) -> str:
         """Where the client is."""
         return self._shell.address
+
+    @property
+    def transport(self) -> str:
+        """How the client reaches us: "tcp" or "udp"."""
+        return Source(self._shell.source).name.lower()
 
     # -- bytes from the client -----------------------------------------------------------------
 

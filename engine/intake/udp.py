@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 import struct
 from collections import deque
@@ -44,6 +45,8 @@ SEND_BUFFER_BYTES = 4 * 2**20
 
 # Linux: what a socket's memory is used for, nine numbers of which the last is what was dropped.
 SO_MEMINFO = 55
+# Linux; the socket module knows it from Python 3.12 on.
+IP_PKTINFO = 8
 MEMINFO = struct.Struct("=9I")
 
 # Why datagrams are dropped.
@@ -92,7 +95,7 @@ class Line:
 
     def __init__(self, bound: socket.socket) -> None:
         self.socket = bound
-        self.datagrams = DatagramSocket(bound.fileno())
+        self.datagrams = DatagramSocket(bound.fileno(), _is_everywhere(bound))
         self.unsent = 0
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[bytes, list[bytes]]] = deque()
@@ -447,6 +450,10 @@ async def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, A
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
+def _is_everywhere(bound: socket.socket) -> bool:
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_unspecified
+
+
 def _bind(family: socket.AddressFamily, address: Address, receive_bytes: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -456,6 +463,12 @@ def _bind(family: socket.AddressFamily, address: Address, receive_bytes: int) ->
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
+        if _is_everywhere(bound):
+            # The kernel says which of our addresses was meant: answers leave from there.
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     except OSError:
         bound.close()
         raise
