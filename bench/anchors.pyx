@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Anchors of the network rows: an echo server in C, and a pipelined client for Redis.
+"""Anchors of the network rows: echo servers in C, and a pipelined client for Redis.
 
 Both do the least that can be done, so that the figure beside ours is the machine's and not ours.
 """
@@ -7,17 +7,21 @@ Both do the least that can be done, so that the figure beside ours is the machin
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memmove
 
 from bench.histogram cimport Histogram, record
-from bench.net cimport clock_ns, recv, send_all
+from bench.net cimport (MSG_NOSIGNAL, MSG_WAITFORONE, clock_ns, iovec, mmsghdr, recv, recvmmsg,
+                        send_all, sendmmsg)
 
 import socket
 import time
 
 cdef enum:
     ECHO_BYTES = 1 << 20
+    BATCH = 64                  # datagrams in one call of the kernel
+    SLOT_BYTES = 1 << 13
+    ADDRESS_BYTES = 128
     SET_BYTES = 45              # one SET of a 16-byte key to a 3-byte value, as redis-benchmark
     KEYS = 10_000
     REPLY_BYTES = 5             # +OK and the line's end
@@ -35,6 +39,49 @@ def echo(int fd):
                 got = 0
         PyErr_CheckSignals()
     free(data)
+
+
+cdef struct Batch:
+    mmsghdr heads[BATCH]
+    iovec parts[BATCH]
+    char addresses[BATCH][ADDRESS_BYTES]
+    char data[BATCH][SLOT_BYTES]
+
+
+def echo_datagrams(int fd):
+    """Send every datagram that comes on a blocking socket back to where it came from, for ever."""
+    cdef Batch *batch = <Batch *>calloc(1, sizeof(Batch))
+    cdef int got, index
+    if batch == NULL:
+        raise MemoryError("a batch of datagrams")
+    for index in range(BATCH):
+        batch.parts[index].iov_base = batch.data[index]
+        batch.heads[index].msg_hdr.msg_iov = &batch.parts[index]
+        batch.heads[index].msg_hdr.msg_iovlen = 1
+        batch.heads[index].msg_hdr.msg_name = batch.addresses[index]
+    try:
+        while True:
+            with nogil:
+                got = echo_batch(fd, batch)
+            PyErr_CheckSignals()
+            if got < 0 and errno != EINTR:
+                raise OSError(errno, "the echo server's socket")
+    finally:
+        free(batch)
+
+
+cdef int echo_batch(int fd, Batch *batch) noexcept nogil:
+    """What one read brings, in one write; what can't be sent now is lost. Returns how many."""
+    cdef int got, index
+    for index in range(BATCH):
+        batch.parts[index].iov_len = SLOT_BYTES
+        batch.heads[index].msg_hdr.msg_namelen = ADDRESS_BYTES
+    got = recvmmsg(fd, batch.heads, BATCH, MSG_WAITFORONE, NULL)
+    for index in range(max(got, 0)):
+        batch.parts[index].iov_len = batch.heads[index].msg_len
+    if got > 0:
+        sendmmsg(fd, batch.heads, got, MSG_NOSIGNAL)
+    return got
 
 
 cdef class SetClient:

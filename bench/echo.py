@@ -2,6 +2,7 @@
 
 `c` reads and writes in C on blocking sockets: the ceiling of the load generator and the kernel.
 `uvloop` is the least that a server on the daemon's event loop can do: the floor of a round trip.
+`udp-c` and `udp-uvloop` are the same for datagrams; the one in C reads and writes many in one call.
 """
 
 import argparse
@@ -12,9 +13,11 @@ from typing import cast
 
 import uvloop
 
-from bench.anchors import echo
+from bench.anchors import echo, echo_datagrams
 
 READ_BYTES = 1 << 18
+# As much as the daemon asks for: what comes while the server is busy is not lost.
+DATAGRAMS_BYTES = 4 * 2**20
 
 
 class EchoProtocol(asyncio.BufferedProtocol):
@@ -39,6 +42,28 @@ class EchoProtocol(asyncio.BufferedProtocol):
             self.transport.write(bytes(self.view[:nbytes]))
 
 
+class EchoDatagrams(asyncio.DatagramProtocol):
+    """Sends back each datagram."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Send it back."""
+        if self.transport is not None:
+            self.transport.sendto(data, addr)
+
+
+async def serve_udp_uvloop(sock: socket.socket) -> None:
+    """Serve until the process is stopped."""
+    await asyncio.get_running_loop().create_datagram_endpoint(EchoDatagrams, sock=sock)
+    await asyncio.Event().wait()
+
+
 async def serve_uvloop(listener: socket.socket) -> None:
     """Serve until the process is stopped."""
     server = await asyncio.get_running_loop().create_server(EchoProtocol, sock=listener)
@@ -54,18 +79,33 @@ def serve_c(listener: socket.socket) -> None:
             echo(connection.fileno())
 
 
+def listen(kind: str) -> socket.socket:
+    """A socket of that kind of server on a free port."""
+    if not kind.startswith("udp"):
+        return socket.create_server(("127.0.0.1", 0))
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, DATAGRAMS_BYTES)
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 def main() -> None:
     """Listen on a free port, print it, serve."""
     parser = argparse.ArgumentParser(prog="bench.echo", description=__doc__)
-    parser.add_argument("kind", choices=["c", "uvloop"])
+    parser.add_argument("kind", choices=["c", "uvloop", "udp-c", "udp-uvloop"])
     kind = parser.parse_args().kind
-    listener = socket.create_server(("127.0.0.1", 0))
-    print(listener.getsockname()[1], flush=True)
+    sock = listen(kind)
+    print(sock.getsockname()[1], flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         if kind == "c":
-            serve_c(listener)
+            serve_c(sock)
+        elif kind == "udp-c":
+            echo_datagrams(sock.fileno())
+        elif kind == "uvloop":
+            uvloop.run(serve_uvloop(sock))
         else:
-            uvloop.run(serve_uvloop(listener))
+            uvloop.run(serve_udp_uvloop(sock))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ Closed loop: so many orders are kept unanswered, about as many cancels fly with 
 messages leave at a fixed rate whatever comes back, and latency counts from the moment a message
 was meant to leave, so a stall is paid by everyone who waited behind it. Every answer is checked
 (trader.pxd); a run ends with a proof: `finish` empties the book and compares sums and numbers.
+Over UDP what is lost is sent or asked for again (datagrams.pxd); the proof is the same.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
+from bench.datagrams cimport *
 from bench.histogram cimport Buckets, Histogram
 from bench.net cimport *
 from bench.trader cimport *
@@ -22,6 +24,8 @@ from bench.wire cimport *
 import socket
 import time
 
+from bench import udplogin
+
 cdef enum:
     EVENTS_MAX = 256
     WAIT_MS = 50
@@ -29,7 +33,8 @@ cdef enum:
     READ_BYTES_ONE = 1 << 20        # one link reads all the kernel holds at once
     READ_BYTES_MANY = 1 << 14
     UNSENT_MAX_BYTES = 1 << 20      # past it the open loop waits; its clock does not
-    SETTLE_NS = 30_000_000_000
+    TEND_NS = 1_000_000             # how often links over UDP look at their clocks
+    TEND_WAIT_MS = 2
 
 # How a turn chooses what to send.
 cdef enum:
@@ -48,6 +53,7 @@ cdef struct Link:
     size_t out_start
     size_t out_end
     size_t out_capacity
+    Datagrams *udp                  # NULL over TCP, where the buffers above are used
     Trader trader
 
 cdef struct Plan:
@@ -67,6 +73,12 @@ cdef Plan plan_of(int kind, bint busy, uint32_t window, uint32_t resting) noexce
     return plan
 
 
+cdef bint has_unsent(const Link *link) noexcept nogil:
+    if link.udp != NULL:
+        return link.udp.out_first < link.udp.out_count
+    return link.out_start < link.out_end
+
+
 cdef char *room_for(Link *link, size_t size) noexcept nogil:
     """Room for `size` more bytes to send."""
     if link.out_start == link.out_end:
@@ -84,11 +96,16 @@ cdef class LoadGenerator:
     `echo` speak to an echo server instead. `symbols`: wire symbols, used at random.
     Prices are `base_price` plus whole `tick`s; distances from the mid scale with `depth_ticks`.
     `orders_max`: the most orders that will ever be alive on one connection.
+    `transport` "udp": a datagram holds up to `orders_per_datagram` messages (0: as many as fit)
+    and `datagram_bytes`; what is unanswered for `resend_ms` is sent again, what is missing asked
+    for every `ask_ms`. `patience_seconds`: how long `settle` and `finish` wait for answers.
     """
     cdef Link *links
     cdef uint32_t link_count
     cdef uint32_t turn              # the link that sends next in the open loop
     cdef int epoll
+    cdef uint64_t tended_ns         # when links over UDP last looked at their clocks
+    cdef uint64_t patience_ns
     cdef Market market
     cdef Tally tally
     cdef Buckets *buckets           # where latencies go now
@@ -99,11 +116,19 @@ cdef class LoadGenerator:
     cdef readonly str host
     cdef readonly int port
     cdef readonly bint echo
+    cdef readonly str transport
 
     def __cinit__(self, host, port, credentials, symbols, *, echo=False, seed=1,
-                  base_price=1_000_000, tick=1, depth_ticks=8, taker_share=51, orders_max=4096):
+                  base_price=1_000_000, tick=1, depth_ticks=8, taker_share=51, orders_max=4096,
+                  transport="tcp", datagram_bytes=1400, orders_per_datagram=0, resend_ms=100.0,
+                  ask_ms=5.0, patience_seconds=30.0):
         cdef uint32_t index
-        self.host, self.port, self.echo = host, port, echo
+        if transport not in ("tcp", "udp"):
+            raise ValueError(f"transport {transport!r} is neither tcp nor udp")
+        if not ENTER_BYTES <= datagram_bytes <= SLOT_BYTES:
+            raise ValueError(f"datagrams of {datagram_bytes} bytes")
+        self.host, self.port, self.echo, self.transport = host, port, echo, transport
+        self.patience_ns = <uint64_t>(patience_seconds * 1e9)
         self.credentials = list(credentials)
         self.link_count = len(self.credentials)
         self.links = <Link *>calloc(self.link_count, sizeof(Link))
@@ -123,6 +148,10 @@ cdef class LoadGenerator:
         self.first_numbers = []
         for index in range(self.link_count):
             self._open_link(&self.links[index], orders_max)
+            if transport == "udp":
+                self._open_datagrams(&self.links[index], datagram_bytes,
+                                     orders_per_datagram or datagram_bytes,
+                                     resend_ms * 1e6, ask_ms * 1e6)
 
     def __dealloc__(self):
         cdef uint32_t index
@@ -153,6 +182,14 @@ cdef class LoadGenerator:
             raise MemoryError(f"a ring of {ring} orders")
         return 0
 
+    cdef int _open_datagrams(self, Link *link, uint32_t datagram_bytes, uint32_t per_datagram,
+                             uint64_t resend_ns, uint64_t ask_ns) except -1:
+        link.udp = new_datagrams(datagram_bytes, per_datagram, resend_ns, ask_ns, self.echo)
+        if link.udp == NULL:
+            raise MemoryError("buffers for datagrams")
+        link.trader.window = WINDOW
+        return 0
+
     def connect(self):
         """Connect and log in every link, from the account's next number on.
 
@@ -161,17 +198,39 @@ cdef class LoadGenerator:
         cdef uint32_t index
         cdef epoll_event event
         for index in range(self.link_count):
-            sock = socket.create_connection((self.host, self.port), timeout=30)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if not self.echo:
-                first, next_ref = log_in(sock, *self.credentials[index])
-                self.first_numbers.append(first)
-                self.links[index].trader.next_ref = next_ref
+            sock = self._connect_udp(index) if self.links[index].udp != NULL \
+                else self._connect_tcp(index)
             sock.setblocking(False)
             self.links[index].fd = sock.detach()
             event.events = EPOLLIN
             event.data.ptr = &self.links[index]
             epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.links[index].fd, &event)
+
+    def _connect_tcp(self, uint32_t index):
+        sock = socket.create_connection((self.host, self.port), timeout=30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self.echo:
+            first, next_ref = log_in(sock, *self.credentials[index])
+            self.first_numbers.append(first)
+            self.links[index].trader.next_ref = next_ref
+        return sock
+
+    def _connect_udp(self, uint32_t index):
+        cdef Link *link = &self.links[index]
+        sock = udplogin.connect(self.host, self.port)
+        link.udp.spoke_at_ns = clock_ns()
+        if self.echo:
+            return sock
+        try:
+            opened = udplogin.log_in(sock, *self.credentials[index])
+        except udplogin.Refused as error:
+            raise WrongAnswer(str(error)) from None
+        session = opened.session
+        memcpy(link.udp.session, <char *>session, 10)
+        link.udp.expected = link.udp.told = opened.next_number
+        link.trader.next_ref = opened.next_ref
+        self.first_numbers.append(opened.next_number)
+        return sock
 
     # -- phases ------------------------------------------------------------------------------
 
@@ -232,13 +291,15 @@ cdef class LoadGenerator:
         return figures
 
     def settle(self):
-        """Wait until every message that needs an answer has one. Raises WrongAnswer after 30 s."""
+        """Wait until every message that needs an answer has one. Raises WrongAnswer when one is
+        still out after `patience_seconds`."""
         cdef Plan plan = plan_of(PLAN_NOTHING, False, 0, 0)
-        cdef uint64_t until = clock_ns() + SETTLE_NS
+        cdef uint64_t until = clock_ns() + self.patience_ns
         while self.unanswered:
             self._run(&plan, 0.001, 0)
             if clock_ns() > until:
-                raise WrongAnswer(f"{self.unanswered} messages are still unanswered after 30 s")
+                raise WrongAnswer(f"{self.unanswered} messages are still unanswered after "
+                                  f"{self.patience_ns / 1e9:g} s")
 
     def finish(self):
         """Prove that the answers fit: empty the book, compare sums and sequence numbers.
@@ -292,16 +353,37 @@ cdef class LoadGenerator:
 
     cdef _figures(self, elapsed, cpu_seconds):
         messages = self.tally.orders + self.tally.cancels
-        return {
+        figures = {
             "messages": messages, "seconds": elapsed, "per_second": messages / elapsed,
-            "orders": self.tally.orders, "cancels": self.tally.cancels,
+            "orders": self.tally.orders, "orders_per_second": self.tally.orders / elapsed,
+            "cancels": self.tally.cancels,
             "cancels_void": self.tally.cancels_void, "fills": self.tally.fills,
             "generator_cpu": cpu_seconds / elapsed,
         }
+        return figures | {"datagrams": self._datagrams()} if self.transport == "udp" else figures
+
+    def _datagrams(self):
+        """What links over UDP counted in this phase, summed."""
+        cdef uint32_t index
+        cdef Counts *counts
+        sums = dict.fromkeys(("out", "in", "resent", "asked", "early", "repeated"), 0)
+        for index in range(self.link_count):
+            counts = &self.links[index].udp.counts
+            sums["out"] += counts.datagrams_out
+            sums["in"] += counts.datagrams_in
+            sums["resent"] += counts.resent
+            sums["asked"] += counts.asked
+            sums["early"] += counts.early
+            sums["repeated"] += counts.repeated
+        return sums
 
     cdef int _reset(self, windows) except -1:
         """Zero the counts that a phase reports; the sums of trades go on to `finish`."""
+        cdef uint32_t index
         self.tally.orders = self.tally.cancels = self.tally.cancels_void = 0
+        for index in range(self.link_count):
+            if self.links[index].udp != NULL:
+                memset(&self.links[index].udp.counts, 0, sizeof(Counts))
         free(self.windows)
         self.windows = <Buckets *>calloc(max(1, windows), sizeof(Buckets))
         if self.windows == NULL:
@@ -352,11 +434,14 @@ cdef class LoadGenerator:
         """Take what came on the links that have something, and answer by the plan."""
         cdef epoll_event events[EVENTS_MAX]
         cdef int count, index
+        if self.links[0].udp != NULL:
+            wait_ms = min(wait_ms, TEND_WAIT_MS)
+            self._tend(clock_ns())
         if self.link_count == 1 and self._receive(&self.links[0]):
             self._send_by_plan(&self.links[0], plan, clock_ns())
             return
         if self.link_count == 1 and plan.busy:
-            if self.links[0].out_start < self.links[0].out_end:
+            if has_unsent(&self.links[0]):
                 self._flush(&self.links[0])
             return
         count = epoll_wait(self.epoll, events, EVENTS_MAX, 0 if plan.busy else wait_ms)
@@ -366,11 +451,28 @@ cdef class LoadGenerator:
             if self._receive(<Link *>events[index].data.ptr):
                 self._send_by_plan(<Link *>events[index].data.ptr, plan, clock_ns())
 
+    cdef void _tend(self, uint64_t now) noexcept nogil:
+        """Once in a while: what links over UDP do when their time has come."""
+        cdef uint32_t index
+        cdef Link *link
+        if now - self.tended_ns < TEND_NS:
+            return
+        self.tended_ns = now
+        for index in range(self.link_count):
+            link = &self.links[index]
+            tend(link.udp, &link.trader, &self.market, now)
+            if has_unsent(link):
+                self._flush(link)
+
     cdef bint _receive(self, Link *link) noexcept nogil:
         """Read once and check what came. False when nothing was there."""
         cdef size_t taken
-        cdef ssize_t got = recv(link.fd, link.in_data + link.in_size,
-                                link.in_capacity - link.in_size, MSG_DONTWAIT)
+        cdef ssize_t got
+        if link.udp != NULL:
+            return receive_batch(link.udp, link.fd, &link.trader, &self.market, &self.tally,
+                                 self.buckets)
+        got = recv(link.fd, link.in_data + link.in_size, link.in_capacity - link.in_size,
+                   MSG_DONTWAIT)
         if got <= 0:
             if got == 0 or (errno != EAGAIN and errno != EINTR):
                 fail(&link.trader, "the server closed the connection", 0)
@@ -386,31 +488,60 @@ cdef class LoadGenerator:
     cdef void _send_by_plan(self, Link *link, Plan *plan, uint64_t now) noexcept nogil:
         cdef Trader *trader = &link.trader
         if plan.kind == PLAN_NOTHING or trader.error != NULL:
+            if has_unsent(link):
+                self._flush(link)
             return
         if plan.kind == PLAN_SINGLE:
             if orders_out(trader) == 0 and trader.cancels_out == 0:
-                self._write_one(link, trader.live_count > plan.resting, now)
+                self._write_one(link, trader.live_count > plan.resting, now, now)
             self._flush(link)
             return
-        while orders_out(trader) < plan.window and has_room(trader):
+        while orders_out(trader) < plan.window and self._may_send(link):
             if plan.kind == PLAN_FILL and trader.live_count + orders_out(trader) >= plan.resting:
                 break
-            self._write_one(link, False, now)
+            self._write_one(link, False, now, now)
             if plan.kind == PLAN_WINDOW and trader.live_count > plan.resting:
-                self._write_one(link, True, now)
+                self._write_one(link, True, now, now)
         self._flush(link)
 
-    cdef void _write_one(self, Link *link, bint cancel, uint64_t now) noexcept nogil:
-        cdef char *packet = room_for(link, ENTER_BYTES)
-        if cancel:
-            link.out_end += write_cancel(&link.trader, &self.market, packet, now)
+    cdef bint _may_send(self, Link *link) noexcept nogil:
+        """Whether an order and a cancel can be written now."""
+        if not has_room(&link.trader) or not in_window(&link.trader):
+            return False
+        if link.udp == NULL or has_datagrams(link.udp):
+            return True
+        self._flush(link)
+        return has_datagrams(link.udp)
+
+    cdef void _write_one(self, Link *link, bint cancel, uint64_t meant_ns,
+                         uint64_t now) noexcept nogil:
+        """Put out an order or a cancel whose latency counts from `meant_ns`."""
+        cdef size_t size = CANCEL_BYTES if cancel else ENTER_BYTES
+        cdef char *packet
+        if link.udp == NULL:
+            packet = room_for(link, size)
+            link.out_end += size
         else:
-            link.out_end += write_order(&link.trader, &self.market, packet, now, True)
+            packet = datagram_room(link.udp, size)
+        if cancel:
+            write_cancel(&link.trader, &self.market, packet, meant_ns)
+        else:
+            write_order(&link.trader, &self.market, packet, meant_ns, True)
+        if link.udp != NULL:
+            watch(link.udp, CANCEL if cancel else ORDER, get32(packet + ENTER_REF), now)
 
     cdef void _flush(self, Link *link) noexcept nogil:
         """Send what is unsent; what the kernel does not take now goes when it can."""
-        cdef ssize_t sent
         cdef bint waits
+        if link.udp != NULL:
+            waits = not send_batch(link.udp, link.fd, &link.trader)
+        else:
+            waits = not self._send_stream(link)
+        if waits != link.waits_to_write:
+            self._watch_writing(link, waits)
+
+    cdef bint _send_stream(self, Link *link) noexcept nogil:
+        cdef ssize_t sent
         while link.out_start < link.out_end:
             sent = send(link.fd, link.out_data + link.out_start, link.out_end - link.out_start,
                         MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -419,9 +550,7 @@ cdef class LoadGenerator:
                     fail(&link.trader, "the connection broke while sending", errno)
                 break
             link.out_start += sent
-        waits = link.out_start < link.out_end
-        if waits != link.waits_to_write:
-            self._watch_writing(link, waits)
+        return link.out_start == link.out_end
 
     cdef void _watch_writing(self, Link *link, bint waits) noexcept nogil:
         cdef epoll_event event
@@ -462,11 +591,11 @@ cdef class LoadGenerator:
         cdef uint32_t touched = 0
         while sent[0] < due:
             link = &self.links[self.turn]
-            if link.out_end - link.out_start > UNSENT_MAX_BYTES or not has_room(&link.trader):
+            if link.out_end - link.out_start > UNSENT_MAX_BYTES or not self._may_send(link):
                 break
             self._write_one(link, sent[0] // self.link_count & 1
                             and link.trader.live_count > plan.resting,
-                            started + <uint64_t>(sent[0] * 1e9 / per_second))
+                            started + <uint64_t>(sent[0] * 1e9 / per_second), now)
             sent[0] += 1
             touched += 1
             self.turn = (self.turn + 1) % self.link_count
@@ -488,21 +617,24 @@ cdef class LoadGenerator:
         cdef Plan plan = plan_of(PLAN_NOTHING, False, 0, 0)
         cdef Link *link
         cdef uint32_t index
-        cdef uint64_t until = clock_ns() + SETTLE_NS
+        cdef uint64_t until = clock_ns() + self.patience_ns
         for index in range(self.link_count):
             link = &self.links[index]
             link.trader.closing = True
-            packet = room_for(link, MASS_CANCEL_BYTES)
-            memcpy(packet, b"\x00\x14UC", 4)
-            put32(packet + 4, link.trader.next_ref)
-            memcpy(packet + 8, b"            \x00\x00", 14)
+            if link.udp == NULL:
+                packet = room_for(link, MASS_CANCEL_BYTES)
+                link.out_end += MASS_CANCEL_BYTES
+            else:
+                packet = datagram_room(link.udp, MASS_CANCEL_BYTES)
+                watch(link.udp, MASS_CANCEL, link.trader.next_ref, clock_ns())
+            put_mass_cancel(packet, link.trader.next_ref)
             link.trader.next_ref += 1
-            link.out_end += MASS_CANCEL_BYTES
             self._flush(link)
         while self.resting or not self._all_closed():
             self._run(&plan, 0.001, 0)
             if clock_ns() > until:
-                raise WrongAnswer(f"{self.resting} orders survived a mass cancel for 30 s")
+                raise WrongAnswer(f"{self.resting} orders survived a mass cancel for "
+                                  f"{self.patience_ns / 1e9:g} s")
         return 0
 
     cdef bint _all_closed(self) noexcept:
@@ -529,16 +661,26 @@ cdef class LoadGenerator:
             counted = self.first_numbers[index] + self.links[index].trader.sequenced
             close(self.links[index].fd)
             self.links[index].fd = -1
-            with socket.create_connection((self.host, self.port), timeout=30) as sock:
-                number, _ = log_in(sock, *self.credentials[index])
-            if number - 1 != counted:
-                raise WrongAnswer(f"the server's next number is {number - 1}, we counted {counted}")
+            number = self._next_number(self.credentials[index])
+            if number != counted:
+                raise WrongAnswer(f"the server's next number is {number}, we counted {counted}")
         return 0
+
+    def _next_number(self, credentials):
+        """What a new login is told."""
+        if self.transport == "tcp":
+            with socket.create_connection((self.host, self.port), timeout=30) as sock:
+                return log_in(sock, *credentials)[0] - 1
+        with udplogin.connect(self.host, self.port) as sock:
+            number = udplogin.say_login(sock, *credentials)[1]
+            sock.send(udplogin.LOGOUT)
+            return number
 
 
 cdef void close_link(Link *link) noexcept:
     if link.fd >= 0 and link.in_data != NULL:
         close(link.fd)
+    free_datagrams(link.udp)
     free(link.in_data)
     free(link.out_data)
     free(link.trader.orders)

@@ -16,17 +16,19 @@ WARMUP_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Pace:
-    """How long and how often to measure. `minute` is the length of the sustained run."""
+    """How long and how often to measure. `minute` is the length of the sustained run, `long` of
+    the one that is to last five minutes."""
 
     repeats: int
     seconds: float
     minute: float
     quick: bool
+    long: float
 
 
-FULL = Pace(repeats=3, seconds=3.0, minute=60.0, quick=False)
-QUICK = Pace(repeats=1, seconds=0.6, minute=4.0, quick=True)
-TINY = Pace(repeats=1, seconds=0.2, minute=0.4, quick=True)
+FULL = Pace(repeats=3, seconds=3.0, minute=60.0, quick=False, long=300.0)
+QUICK = Pace(repeats=1, seconds=0.6, minute=4.0, quick=True, long=10.0)
+TINY = Pace(repeats=1, seconds=0.2, minute=0.4, quick=True, long=0.6)
 
 
 @dataclass
@@ -81,18 +83,20 @@ def median_of(runs: Iterable[dict[str, Any]], value: Callable[[dict[str, Any]], 
 
 
 def drive(server: Server, phases: list[dict[str, Any]], *, connections: int = 1,
-          instruments: int = 1, echo: bool = False, finish: bool = True,
+          instruments: int = 1, echo: bool = False, finish: bool = True, transport: str = "tcp",
           **options: Any) -> list[dict[str, Any]]:
-    """Run phases of the load generator in its own process, on its own core.
+    """Run phases of the load generator in its own process, on its own core; over TCP, or over
+    "udp".
 
     Each phase's figures also say how busy the server's process was. Raises RuntimeError when the
     server's answers were wrong.
     """
     job = {
-        "host": "127.0.0.1", "port": server.port, "cpu": load_core(), "finish": finish,
+        "host": "127.0.0.1", "port": server.udp_port if transport == "udp" else server.port,
+        "cpu": load_core(), "finish": finish,
         "credentials": [[name, PASSWORD] for name in account_names(connections)],
         "symbols": symbols(instruments), "phases": phases, "server_pid": server.process.pid,
-        "options": {"echo": echo, **options},
+        "options": {"echo": echo, "transport": transport, **options},
     }
     phases_done: list[dict[str, Any]] = run_job("bench.load", job)["phases"]
     return phases_done

@@ -26,6 +26,7 @@ from bench import (
     rows_sqlite,
     rows_stores,
     rows_tcp,
+    rows_udp,
     servers,
 )
 from bench.conditions import conditions, warnings
@@ -40,6 +41,9 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
     "durable-100": rows_tcp.durable_100,
     "off": rows_tcp.off_1000,
     "trips": rows_tcp.round_trips,
+    "udp-latency": rows_udp.latency,
+    "udp-throughput": rows_udp.throughput,
+    "udp-sustained": rows_udp.sustained,
     "connections": rows_scale.connections,
     "instruments": rows_scale.instruments,
     "resting": rows_scale.resting,
@@ -114,7 +118,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="in a minute, less sure")
     parser.add_argument("--tiny", action="store_true", help="only that everything runs")
     parser.add_argument("--minutes", type=float, metavar="N", help="the length of long runs "
-                        "(`durable`, and each store of `sustained`), in place of one minute")
+                        "(`durable`, each store of `sustained`, `udp-sustained`), in place of one "
+                        "minute, and of five")
     parser.add_argument("--unpinned", action="store_true",
                         help="let servers run on the load generator's core too")
     parser.add_argument("--json", action="store_true", help="print the result file instead")
@@ -153,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     pace = TINY if chosen.tiny else QUICK if chosen.quick else FULL
     if chosen.minutes is not None:
-        pace = replace(pace, minute=60 * chosen.minutes)
+        pace = replace(pace, minute=60 * chosen.minutes, long=60 * chosen.minutes)
     started = time.monotonic()
     servers.PINNED = not chosen.unpinned
     result: dict[str, Any] = {"conditions": conditions() | {"servers_pinned": servers.PINNED},

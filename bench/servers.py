@@ -156,10 +156,11 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 @contextlib.contextmanager
 def echo_server(kind: str) -> Iterator[Server]:
-    """The `c` or the `uvloop` echo server of bench/echo.py."""
+    """The `c`, `uvloop`, `udp-c` or `udp-uvloop` echo server of bench/echo.py."""
     with work_directory() as directory, \
             _running([sys.executable, "-m", "bench.echo", kind], directory,
                      first_line) as (server, _):
+        server.udp_port = server.port
         yield server
 
 

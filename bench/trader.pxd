@@ -7,6 +7,9 @@
 #   FREE -> SENT -> LIVE -> CANCELING -> FREE       a resting order, and its cancel
 #           SENT -> TAKER -> FREE                   an IOC, filled or canceled at once
 #   a fill of all that is open frees an order in any state after SENT
+#
+# Over TCP answers come in the order of the requests. Datagrams overtake each other: there an
+# answer may come to any order that is out, and `window` says how far numbers may lie apart.
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
@@ -59,13 +62,15 @@ cdef struct Tally:
 cdef struct Trader:
     Order *orders
     uint32_t *live          # UserRefNums of resting orders, in no order
-    uint32_t *waiting       # UserRefNums sent and not answered: answers come in this order
+    uint32_t *waiting       # UserRefNums in the order sent, from the oldest unanswered on
     uint32_t mask
     uint32_t live_count
     uint32_t waiting_head
     uint32_t waiting_tail
     uint32_t next_ref
+    uint32_t unanswered     # orders
     uint32_t cancels_out
+    uint32_t window         # no number is sent so far before an unanswered one; 0: answers in turn
     bint closing            # a mass cancel is out and not answered
     bint closed             # it was answered: unasked cancels are right
     uint64_t sequenced      # messages numbered by the server so far
@@ -82,7 +87,20 @@ cdef inline uint64_t next_random(Market *market) noexcept nogil:
     return x * <uint64_t>2685821657736338717
 
 cdef inline uint32_t orders_out(const Trader *trader) noexcept nogil:
-    return trader.waiting_tail - trader.waiting_head
+    return trader.unanswered
+
+cdef inline uint32_t free_ref(const Trader *trader) noexcept nogil:
+    """The next number whose place in the ring is free."""
+    cdef uint32_t ref = trader.next_ref
+    while trader.orders[ref & trader.mask].state != FREE:
+        ref += 1
+    return ref
+
+cdef inline bint in_window(const Trader *trader) noexcept nogil:
+    """Whether the next order's number keeps the oldest unanswered one within reach."""
+    if trader.window == 0 or trader.waiting_head == trader.waiting_tail:
+        return True
+    return free_ref(trader) - trader.waiting[trader.waiting_head & trader.mask] < trader.window
 
 cdef inline bint has_room(const Trader *trader) noexcept nogil:
     """Whether the ring may take another order: it is kept at most half full."""
@@ -120,10 +138,8 @@ cdef inline size_t write_order(Trader *trader, Market *market, char *packet, uin
     cdef uint64_t random = next_random(market)
     cdef bint buy = random >> 63
     cdef bint taker = may_take and (random >> 32 & 1023) < market.taker_share
-    cdef uint32_t ref = trader.next_ref
+    cdef uint32_t ref = free_ref(trader)
     cdef Order *order
-    while trader.orders[ref & trader.mask].state != FREE:
-        ref += 1
     trader.next_ref = ref + 1
     order = &trader.orders[ref & trader.mask]
     order.sent_ns = now_ns
@@ -137,6 +153,7 @@ cdef inline size_t write_order(Trader *trader, Market *market, char *packet, uin
     order.place = taker
     trader.waiting[trader.waiting_tail & trader.mask] = ref
     trader.waiting_tail += 1
+    trader.unanswered += 1
     put_enter(packet, ref, order.side, order.open_lots, market.symbols + 8 * order.instrument,
               order.price, c'3' if taker else c'0')
     return ENTER_BYTES
@@ -163,23 +180,33 @@ cdef inline Order *known(Trader *trader, uint32_t ref) noexcept nogil:
     cdef Order *order = &trader.orders[ref & trader.mask]
     return NULL if order.state == FREE or order.ref != ref else order
 
+cdef inline bint is_waiting(Trader *trader, uint32_t ref) noexcept nogil:
+    cdef Order *order = known(trader, ref)
+    return order != NULL and order.state == SENT
+
 cdef inline void on_answered(Trader *trader, Order *order) noexcept nogil:
-    """The oldest order that waits was accepted."""
-    trader.waiting_head += 1
+    """An order that waits was accepted."""
     if order.place:
         order.state = TAKER
-        return
-    order.state = LIVE
-    order.place = trader.live_count
-    trader.live[trader.live_count] = order.ref
-    trader.live_count += 1
+    else:
+        order.state = LIVE
+        order.place = trader.live_count
+        trader.live[trader.live_count] = order.ref
+        trader.live_count += 1
+    trader.unanswered -= 1
+    while trader.waiting_head != trader.waiting_tail and \
+            not is_waiting(trader, trader.waiting[trader.waiting_head & trader.mask]):
+        trader.waiting_head += 1
 
 cdef inline size_t on_accepted(Trader *trader, Market *market, Tally *tally, Buckets *buckets,
                                const char *packet, uint64_t now_ns) noexcept nogil:
     cdef uint32_t ref = get32(packet + ANSWER_REF)
     cdef Order *order = known(trader, ref)
-    if orders_out(trader) == 0 or trader.waiting[trader.waiting_head & trader.mask] != ref:
+    if not trader.window and (orders_out(trader) == 0
+                              or trader.waiting[trader.waiting_head & trader.mask] != ref):
         return fail(trader, "accepted out of turn", ref)
+    if order == NULL or order.state != SENT:
+        return fail(trader, "accepted what is not out", ref)
     if get32(packet + ACCEPTED_QUANTITY) != order.open_lots:
         return fail(trader, "accepted with another quantity", ref)
     if get64(packet + ACCEPTED_PRICE) != order.price:
@@ -255,10 +282,14 @@ cdef inline size_t on_echo(Trader *trader, Tally *tally, Buckets *buckets, const
     """Our own message came back from an echo server: take it for its answer."""
     cdef uint32_t ref = get32(packet + ENTER_REF)
     cdef Order *order = known(trader, ref)
-    if order == NULL:
+    cdef bint entered = packet[ANSWER_TYPE] == c'O'
+    if order == NULL or order.state != (SENT if entered else CANCELING):
+        # What was sent again over UDP comes back twice.
+        if trader.window:
+            return ENTER_BYTES if entered else CANCEL_BYTES
         return fail(trader, "echo of what was not sent", ref)
     record(buckets, now_ns - order.sent_ns)
-    if packet[ANSWER_TYPE] == c'O':
+    if entered:
         tally.orders += 1
         on_answered(trader, order)
         return ENTER_BYTES
@@ -268,8 +299,10 @@ cdef inline size_t on_echo(Trader *trader, Tally *tally, Buckets *buckets, const
     return CANCEL_BYTES
 
 cdef inline size_t on_sequenced(Trader *trader, Market *market, Tally *tally, Buckets *buckets,
-                                const char *packet, uint64_t now_ns) noexcept nogil:
-    """One answer of the venue. Returns its bytes as this generator knows them, 0 when wrong."""
+                                const char *packet, size_t length,
+                                uint64_t now_ns) noexcept nogil:
+    """One answer of the venue, in a packet of so many bytes or at its place in one. Returns its
+    bytes as this generator knows them, 0 when wrong."""
     cdef uint8_t kind = packet[ANSWER_TYPE]
     trader.sequenced += 1
     if kind == c'A':
@@ -280,7 +313,10 @@ cdef inline size_t on_sequenced(Trader *trader, Market *market, Tally *tally, Bu
         return on_executed(trader, tally, packet)
     if kind == c'X' and trader.closing:
         trader.closing, trader.closed = False, True
-        return 2 + get16(packet)
+        return length
+    if kind == c'Q' and trader.window:
+        # The login's query, said twice or repeated on the way.
+        return length
     return fail(trader, "an answer that nothing asked for", kind)
 
 cdef inline size_t read_packets(Trader *trader, Market *market, Tally *tally, Buckets *buckets,
@@ -293,7 +329,7 @@ cdef inline size_t read_packets(Trader *trader, Market *market, Tally *tally, Bu
         if size - at < length:
             break
         if data[at + 2] == c'S':
-            understood = on_sequenced(trader, market, tally, buckets, data + at, now_ns)
+            understood = on_sequenced(trader, market, tally, buckets, data + at, length, now_ns)
         elif data[at + 2] == c'U':
             understood = on_echo(trader, tally, buckets, data + at, now_ns)
         elif data[at + 2] == c'H':

@@ -12,11 +12,11 @@ from bench.measure import TINY, Row, closed, drive, drive_redis
 from bench.servers import echo_server, redis_server, work_directory
 
 
-@pytest.mark.parametrize("kind", ["c", "uvloop"])
+@pytest.mark.parametrize("kind", ["c", "uvloop", "udp-c", "udp-uvloop"])
 def test_the_echo_anchor_answers(kind: str) -> None:
     with echo_server(kind) as server:
         figures = drive(server, [closed(10, 0.3), {"kind": "round_trips", "seconds": 0.3}],
-                        echo=True)
+                        echo=True, transport="udp" if kind.startswith("udp") else "tcp")
     assert figures[0]["messages"] > 0
     assert figures[1]["latency"]["count"] == figures[1]["messages"] > 0
 
