@@ -455,6 +455,10 @@ class Driver:
         return [{"state": client.state, "next": client.next_number, "idle": client.idle,
                  **client.counts} for client, _ in self._sockets]
 
+    def socket_of(self, client: Reference) -> socket.socket:
+        """The socket of one of the clients."""
+        return next(made for one, made in self._sockets if one is client)
+
     def close(self) -> None:
         """Close the sockets, without a logout."""
         self._selector.close()
