@@ -111,7 +111,9 @@ cdef struct AccountAction:
     uint8_t flags
 
 # CMD_SET_RULES and EV_RULES_SET: how long the ids that clients gave to private orders are kept
-# (client_ids.pxd). kept_min is a number of one account's ids, kept_max of all together.
+# (client_ids.pxd). kept_min is a number of one account's ids, kept_max of all together. udp_window:
+# how far behind the last number one that was never used is still taken over UDP, up to 1,024; 0 in
+# logs before layout 3.
 cdef struct Rules:
     uint8_t kind
     uint8_t ext_count
@@ -122,7 +124,8 @@ cdef struct Rules:
     uint64_t window_ns
     uint64_t kept_min
     uint64_t kept_max
-    uint8_t reserved[14]
+    uint16_t udp_window
+    uint8_t reserved[12]
     uint8_t source
     uint8_t flags
 

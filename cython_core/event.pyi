@@ -87,8 +87,8 @@ class CommandBatch(UnitBuffer):
         actor_account_id: int = 0, key: str = "", reason: str = "",
     ) -> None: ...
     def set_rules(
-        self, window_ns: int, kept_min: int, kept_max: int, source: int = ...,
-        request_id: int = 0, order_id: int = 0,
+        self, window_ns: int, kept_min: int, kept_max: int, udp_window: int = 0,
+        source: int = ..., request_id: int = 0, order_id: int = 0,
         actor_account_id: int = 0, key: str = "", reason: str = "",
     ) -> None: ...
     def define_instrument(

@@ -318,9 +318,13 @@ cdef class CommandBatch(UnitBuffer):
         private.origin.act = act
         self._add(&unit, NULL, &private, NULL)
 
-    def set_rules(self, window_ns, kept_min, kept_max, source=SOURCE_INTERNAL, request_id=0,
-                  order_id=0, actor_account_id=0, key="", reason=""):
-        """Append how long client order ids are remembered, see client_ids.pxd."""
+    def set_rules(self, window_ns, kept_min, kept_max, udp_window=0, source=SOURCE_INTERNAL,
+                  request_id=0, order_id=0, actor_account_id=0, key="", reason=""):
+        """Append how long client order ids are remembered, see client_ids.pxd, and how far behind
+        the last number one that was never used is taken over UDP (0 to 1,024; 0: never).
+
+        Raises ValueError for a wider window.
+        """
         cdef Rules unit
         cdef Private private
         memset(&unit, 0, sizeof(unit))
@@ -328,6 +332,9 @@ cdef class CommandBatch(UnitBuffer):
         unit.window_ns = window_ns
         unit.kept_min = kept_min
         unit.kept_max = kept_max
+        if not 0 <= udp_window <= UDP_WINDOW_MAX:
+            raise ValueError(f"a window of {udp_window} numbers, not 0 to {UDP_WINDOW_MAX}")
+        unit.udp_window = udp_window
         _private_units(&private, source, request_id, order_id, actor_account_id, key, reason, "")
         self._add(<Event *>&unit, NULL, &private, NULL)
 
@@ -592,7 +599,8 @@ cdef dict _action_fields(const AccountAction *event):
 
 
 cdef dict _rules_fields(const Rules *rules):
-    return {"window_ns": rules.window_ns, "kept_min": rules.kept_min, "kept_max": rules.kept_max}
+    return {"window_ns": rules.window_ns, "kept_min": rules.kept_min, "kept_max": rules.kept_max,
+            "udp_window": rules.udp_window}
 
 
 cdef dict _fill_fields(const Fill *fill):

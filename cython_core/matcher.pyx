@@ -15,7 +15,8 @@ from cython_core.risk cimport risk_collar, risk_notional, risk_quantity
 from cython_core.state cimport *
 from cython_core.replay cimport command_of, replay_units
 from cython_core.snapshot cimport (check_state, hash_state, list_accounts, list_instruments,
-                                   list_levels, list_orders, load_state, save_state)
+                                   list_levels, list_missing, list_orders, load_state,
+                                   save_state)
 
 from cython_core import model
 from cython_core.errors import CoreError
@@ -282,6 +283,20 @@ cdef inline uint32_t enter_reason(const Account *account, const Book *book, cons
     return reason if reason else NO_REASON
 
 
+cdef bint reject_at_the_end(Run *run, Account *account, const Event *command,
+                            uint32_t last) noexcept nogil:
+    """An old number is ignored, until there are no more: then every Enter Order is refused.
+
+    Over UDP one within the window is known to be a repeat, and is ignored then too.
+    """
+    cdef bint repeat = command.source == SOURCE_UDP \
+        and last - command.user_ref_num < run.state.udp_window
+    if last != NUMBER_MAX or repeat:
+        return False
+    reject(run, account, command, REJECT_OTHER)
+    return True
+
+
 cdef inline bint enter(Run *run, const Event *command, uint32_t slot) noexcept nogil:
     cdef State *state = run.state
     cdef Account *account = &state.accounts[slot]
@@ -290,11 +305,11 @@ cdef inline bint enter(Run *run, const Event *command, uint32_t slot) noexcept n
     cdef uint32_t last = last_number(state, account, command.user_ref_idx)
     cdef uint32_t tick = 0
     cdef uint32_t reason, taker
-    if command.user_ref_num <= last:
-        if last == NUMBER_MAX:
-            reject(run, account, command, REJECT_OTHER)
-        return last == NUMBER_MAX
-    set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
+    if command.user_ref_num <= last and not (
+            command.source == SOURCE_UDP
+            and number_is_late(state, account, command.user_ref_idx, command.user_ref_num, last)):
+        return reject_at_the_end(run, account, command, last)
+    use_number(state, account, command.user_ref_idx, command.user_ref_num)
     reason = enter_reason(account, book, command, options, &tick)
     if reason != NO_REASON:
         reject(run, account, command, reason)
@@ -426,7 +441,7 @@ cdef bint replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
     cdef const ExtOptions *options
     cdef Order *original
     INVARIANT(command.ext_count and ext.kind == EXT_REPLACE, "a replace names its original")
-    if command.user_ref_num <= last_number(state, account, command.user_ref_idx):
+    if not number_is_new(state, account, command):
         return False
     found = index_find(&state.index, state.pool.orders, slot, command.user_ref_idx,
                        ext.orig_user_ref_num)
@@ -438,13 +453,13 @@ cdef bint replace(Run *run, const Event *command, uint32_t slot) noexcept nogil:
             and command.flags & FLAG_UNSERVED:
         reason = <uint32_t>command.order_id & 0xFFFF
     if reason != NO_REASON:
-        set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
+        use_number(state, account, command.user_ref_idx, command.user_ref_num)
         reject(run, account, command, reason)
         return True
     options = find_options(command)
     if replace_reason(account, &state.books[original.instrument_id], original, command, options,
                       &tick) == NO_REASON:
-        set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
+        use_number(state, account, command.user_ref_idx, command.user_ref_num)
         replace_accepted(run, account, command, found, options, tick)
         return True
     write_first(run, command, EV_REPLACE_REFUSED, original.order_id)
@@ -621,9 +636,9 @@ cdef bint account_action(Run *run, const Event *command, uint32_t slot) noexcept
     cdef uint8_t kind = EV_MASS_CANCELED
     cdef uint32_t reason
     if source_has_stream(command.source):
-        if command.user_ref_num <= last_number(state, account, command.user_ref_idx):
+        if not number_is_new(state, account, command):
             return False
-        set_last_number(state, account, command.user_ref_idx, command.user_ref_num)
+        use_number(state, account, command.user_ref_idx, command.user_ref_num)
     reason = action_reason(account, <const AccountAction *>command)
     if reason != NO_REASON:
         reject(run, account, command, reason)
@@ -895,6 +910,8 @@ cdef bint apply_venue_command(Run *run, const Event *command) noexcept nogil:
         write_first(run, command, EV_ADMIN_ACT, 0)
         return True
     if kind == CMD_SET_RULES:
+        INVARIANT((<const Rules *>command).udp_window <= UDP_WINDOW_MAX,
+                  "a window has at most 1,024 numbers")
         state_set_rules(run.state, <const Rules *>write_first(run, command, EV_RULES_SET, 0))
         return True
     INVARIANT(kind == CMD_DEFINE_INSTRUMENT or kind == CMD_DEFINE_ACCOUNT,
@@ -1275,14 +1292,23 @@ cdef class Matcher:
         cdef uint32_t slot = self._slot(account_id)
         return last_number(&self.state, &self.state.accounts[slot], user_ref_idx)
 
+    def missing_numbers(self, account_id, user_ref_idx=0):
+        """Which of the last 1,024 numbers of a channel were never used, ascending. Without a
+        window, and before it was set, all up to the last count as used. KeyError: no such account.
+        """
+        cdef uint32_t slot = self._slot(account_id)
+        return list_missing(&self.state, &self.state.accounts[slot], user_ref_idx)
+
     def stream_next(self, account_id):
         """The number of the account's next sequenced message. KeyError: no such account."""
         return self.state.accounts[self._slot(account_id)].stream_next
 
     def rules(self):
-        """How long ids of clients are remembered: `window_ns`, `kept_min`, `kept_max`."""
+        """How long ids of clients are remembered: `window_ns`, `kept_min`, `kept_max`; and how far
+        behind the last number a missing one is taken over UDP: `udp_window`, 0 for never."""
         return {"window_ns": self.state.clients.window_ns,
-                "kept_min": self.state.clients.kept_min, "kept_max": self.state.clients.kept_max}
+                "kept_min": self.state.clients.kept_min, "kept_max": self.state.clients.kept_max,
+                "udp_window": self.state.udp_window}
 
     @property
     def client_ids_known(self):

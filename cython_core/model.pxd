@@ -135,10 +135,19 @@ cdef enum:
     PRICE_MARKET_CROSS = 2000000000
     PRICE_MARKET = 0x7FFFFFFF
 
+# The widest window of numbers over UDP: how many a channel remembers (used_numbers.pxd).
+cdef enum:
+    UDP_WINDOW_MAX = 1024
+
 # The version of the matcher's rules. Raise it whenever the same commands may give other events.
+# The window of numbers over UDP did not: no command that version 2 ever wrote sets one, and without
+# one everything is as it was.
+# The version of the layout. Raise it when a reader of the one before would read something wrongly:
+# 2 has all of 1, and kinds that 1 does not know; 3 has the window in EV_RULES_SET, without which
+# numbers that were overtaken look as if they had been used before.
 cdef enum:
     MATCHER_VERSION = 2
-    LAYOUT_VERSION = 2          # 2 has all of 1, and kinds that 1 does not know
+    LAYOUT_VERSION = 3
 
 cdef inline bint price_is_market(int64_t price_units) noexcept nogil:
     return price_units >= PRICE_MARKET or price_units == PRICE_MARKET_CROSS

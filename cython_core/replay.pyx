@@ -77,11 +77,11 @@ cdef const char *settle(Replay *replay) noexcept nogil:
     return NULL
 
 
-cdef inline void use_number(State *state, uint32_t slot, const Event *event) noexcept nogil:
+cdef inline void use_number_of(State *state, uint32_t slot, const Event *event) noexcept nogil:
+    """Some rejects have a number that can't be used: it is an old one, or there are no more."""
     cdef Account *account = &state.accounts[slot]
-    if source_has_stream(event.source) \
-            and event.user_ref_num > last_number(state, account, event.user_ref_idx):
-        set_last_number(state, account, event.user_ref_idx, event.user_ref_num)
+    if source_has_stream(event.source) and number_is_new(state, account, event):
+        use_number(state, account, event.user_ref_idx, event.user_ref_num)
 
 
 cdef void replay_client_id(Replay *replay, const Event *event, uint32_t slot) noexcept nogil:
@@ -101,10 +101,9 @@ cdef inline const char *replay_accepted(Replay *replay, const Event *event,
         return "it names an unknown instrument or side"
     if not source_has_stream(event.source):
         replay_client_id(replay, event, slot)
-    elif event.user_ref_num <= last_number(replay.state, &replay.state.accounts[slot],
-                                           event.user_ref_idx):
+    elif not number_is_new(replay.state, &replay.state.accounts[slot], event):
         return "its number was used before"
-    use_number(replay.state, slot, event)
+    use_number_of(replay.state, slot, event)
     count_message(&replay.state.accounts[slot], event.source)
     replay.incoming_event = event
     set_order(order, event, slot, event.order_id)
@@ -235,7 +234,7 @@ cdef const char *replay_rejected(Replay *replay, const Event *event,
         settle_client(replay.state, replay.incoming_client, 0, 0)
         replay.incoming_client = 0
     elif (event.order_id >> 16 & 0xFF) != CMD_MODIFY:
-        use_number(replay.state, account, event)
+        use_number_of(replay.state, account, event)
     count_message(&replay.state.accounts[account], event.source)
     return NULL
 
@@ -243,7 +242,7 @@ cdef const char *replay_rejected(Replay *replay, const Event *event,
 cdef const char *replay_action(Replay *replay, const Event *event,
                                uint32_t account) noexcept nogil:
     """Mass canceled, entry disabled, entry enabled."""
-    use_number(replay.state, account, event)
+    use_number_of(replay.state, account, event)
     count_message(&replay.state.accounts[account], event.source)
     if event.kind != EV_MASS_CANCELED:
         switch_entry(&replay.state.accounts[account], event.source,
@@ -285,6 +284,8 @@ cdef const char *replay_venue(Replay *replay, const Event *event) noexcept nogil
             return "the instrument halted is not defined"
         state_halt(state, event)
     elif event.kind == EV_RULES_SET:
+        if (<const Rules *>event).udp_window > UDP_WINDOW_MAX:
+            return "its window of numbers is wider than any"
         state_set_rules(state, <const Rules *>event)
     elif event.kind == EV_INSTRUMENT_DEFINED:
         if event.ext_count != 1 or event[1].kind != EXT_INSTRUMENT or event.instrument_id == 0 \
@@ -393,6 +394,8 @@ cdef const char *command_of(const Event *event, size_t units, Units *commands) n
             ext_count != 1
             or event[1].kind != EXT_INSTRUMENT + (kind - CMD_DEFINE_INSTRUMENT)):
         return "a definition is incomplete"
+    if kind == CMD_SET_RULES and (<const Rules *>event).udp_window > UDP_WINDOW_MAX:
+        return "a window of numbers is wider than any"
     units_reserve(commands, 1 + ext_count)
     command = &commands.data[commands.count]
     if event.kind == EV_CANCELED or event.kind == EV_MODIFIED:

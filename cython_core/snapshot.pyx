@@ -17,9 +17,10 @@ import hashlib
 from cython_core.errors import CoreError
 
 cdef enum:
-    SAVE_VERSION = 2
+    SAVE_VERSION = 3
     HASH_BUFFER_BYTES = 65536
     HEADER_BYTES_1 = 64         # of version 1, which knew no ids of clients and no halts
+    HEADER_BYTES_2 = 104        # of version 2, which knew no window of numbers
 
 cdef struct SaveHeader:
     char magic[8]
@@ -40,6 +41,8 @@ cdef struct SaveHeader:
     uint32_t queues             # accounts with a queue of ended ids
     uint32_t client_ids         # entries, free ones and entry 0 included
     uint32_t client_ids_known
+    uint32_t udp_window         # from here on: not in versions 1 and 2, where this was 0
+    uint32_t used_numbers       # records, free ones and record 0 included
     uint32_t reserved
 
 cdef struct Sections:
@@ -55,6 +58,7 @@ cdef struct Sections:
     const Halt *halts
     const ClientQueue *queues
     const ClientId *client_ids
+    const UsedNumbers *used_numbers
 
 
 # ---- lists ----------------------------------------------------------------------------------
@@ -126,6 +130,21 @@ cdef dict definition_dict(const Definition *definition):
     return batch.dicts()[0]
 
 
+cdef list list_missing(const State *state, const Account *account, uint8_t channel):
+    """The numbers among the last 1,024 of a channel that were never used, ascending."""
+    cdef uint32_t record = record_of_numbers(state, account, channel)
+    cdef uint32_t last = last_number(state, account, channel)
+    cdef uint32_t behind
+    cdef list missing = []
+    if record == 0:
+        return missing
+    for behind in range(min(last, <uint32_t>UDP_WINDOW_MAX)):
+        if not number_was_used(&state.numbers.items[record], last - behind):
+            missing.append(last - behind)
+    missing.reverse()
+    return missing
+
+
 cdef dict list_accounts(const State *state):
     cdef uint32_t slot
     cdef const Account *account
@@ -189,7 +208,7 @@ cdef object check_state(const State *state):
         return f"{orders} orders are in books, {state.pool.live} in the slab"
     if levels != state.levels.live:
         return f"{levels} levels are in books, {state.levels.live} in the pool"
-    return check_orders(state) or check_client_ids(state)
+    return check_orders(state) or check_numbers(state) or check_client_ids(state)
 
 
 cdef object check_orders(const State *state):
@@ -214,6 +233,8 @@ cdef object check_orders(const State *state):
             if index_find(&state.index, state.pool.orders, order.account, order.user_ref_idx,
                           order.user_ref_num) != slot:
                 return f"order {order.order_id} is not in the index"
+            if not has_used_number(state, order):
+                return f"order {order.order_id} has a number that was not used"
         elif index_find_id(&state.by_id, state.pool.orders, order.order_id) != slot:
             return f"private order {order.order_id} is not in the index of ids"
     if live != state.pool.live or handles != state.index.count \
@@ -225,6 +246,55 @@ cdef object check_orders(const State *state):
         if state.accounts[slot].open_orders != counts.get(slot, 0):
             return f"account {state.accounts[slot].account_id} counts its open orders wrongly"
     return None
+
+
+cdef bint has_used_number(const State *state, const Order *order) noexcept nogil:
+    """Whether a handle can't be taken again."""
+    cdef const Account *account = &state.accounts[order.account]
+    cdef uint32_t last = last_number(state, account, order.user_ref_idx)
+    cdef uint32_t record = record_of_numbers(state, account, order.user_ref_idx)
+    if order.user_ref_num == 0 or order.user_ref_num > last:
+        return False
+    return (record == 0 or last - order.user_ref_num >= UDP_WINDOW_MAX
+            or number_was_used(&state.numbers.items[record], order.user_ref_num))
+
+
+cdef object check_numbers(const State *state):
+    """Each record of missing numbers belongs to one channel, which has as many as it says."""
+    cdef const Account *account
+    cdef uint32_t slot, channel, record, gaps
+    cdef set found = set()
+    for slot in range(1, state.accounts_end):
+        account = &state.accounts[slot]
+        gaps = 0
+        for channel in range(<uint32_t>CHANNELS):
+            record = record_of_numbers(state, account, <uint8_t>channel)
+            if record == 0:
+                continue
+            gaps += 1
+            if record >= state.numbers.used or record in found:
+                return f"account {account.account_id} has a record of numbers that is not its own"
+            found.add(record)
+            if not numbers_are_sound(&state.numbers.items[record],
+                                     last_number(state, account, <uint8_t>channel)):
+                return f"account {account.account_id} counts its missing numbers wrongly"
+        if gaps != account.gaps:
+            return f"account {account.account_id} counts its channels with gaps wrongly"
+    if len(found) != state.numbers.live or (found and state.udp_window == 0):
+        return f"{len(found)} channels have gaps, {state.numbers.live} are counted"
+    return None
+
+
+cdef bint numbers_are_sound(const UsedNumbers *numbers, uint32_t last) noexcept nogil:
+    """Whether some are missing, but neither the last nor one below 1."""
+    cdef uint32_t missing = 0
+    cdef uint32_t behind
+    for behind in range(<uint32_t>UDP_WINDOW_MAX):
+        if not number_was_used(numbers, last - behind):
+            if behind == 0 or behind >= last:
+                return False
+            missing += 1
+    return missing != 0 and missing == numbers.missing
 
 
 cdef object check_client_ids(const State *state):
@@ -309,6 +379,7 @@ cdef bytes hash_state(const State *state):
     hasher.add_number(state.clients.window_ns)
     hasher.add_number(state.clients.kept_min)
     hasher.add_number(state.clients.kept_max)
+    hasher.add_number(state.udp_window)
     hash_accounts(state, hasher)
     for number in range(state.instruments_end):
         if state.books[number].instrument_id:
@@ -321,7 +392,7 @@ cdef bytes hash_state(const State *state):
 
 
 cdef int hash_accounts(const State *state, Hasher hasher) except -1:
-    cdef uint32_t slot, channel, last
+    cdef uint32_t slot, channel, last, record
     cdef const Account *account
     order = sorted(range(1, state.accounts_end), key=lambda slot: state.accounts[slot].account_id)
     for slot in order:
@@ -334,6 +405,9 @@ cdef int hash_accounts(const State *state, Hasher hasher) except -1:
             last = last_number(state, account, channel)
             if last:
                 hasher.add_number(<uint64_t>channel << 32 | last)
+            record = record_of_numbers(state, account, <uint8_t>channel)
+            if record:
+                hasher.add(state.numbers.items[record].bits, NUMBER_WORDS * sizeof(uint64_t))
         hasher.add_number(0)
         hash_ended_ids(state, slot, hasher)
     return 0
@@ -434,6 +508,8 @@ cdef list save_state(object owner, State *state, Py_ssize_t *views):
     header.queues = min(state.clients.queues_capacity, state.accounts_end)
     header.client_ids = state.clients.used
     header.client_ids_known = state.clients.count
+    header.udp_window = state.udp_window
+    header.used_numbers = state.numbers.used
     trades = last_trades(state)
     tables = [
         region_of(owner, state.accounts, state.accounts_end * sizeof(Account), views)
@@ -448,6 +524,7 @@ cdef list save_state(object owner, State *state, Py_ssize_t *views):
         region_of(owner, state.clients.queues, header.queues * sizeof(ClientQueue), views),
         region_of(owner, state.clients.entries, state.clients.used * sizeof(ClientId), views)
         if state.clients.entries != NULL else bytes(sizeof(ClientId)),
+        region_of(owner, state.numbers.items, state.numbers.used * sizeof(UsedNumbers), views),
     ]
     return [(<const unsigned char *>&header)[:sizeof(header)],
             region_of(owner, state.instruments, state.instruments_end * sizeof(Definition), views),
@@ -482,23 +559,36 @@ cdef int load_state(State *state, data) except -1:
     return 0
 
 
-cdef int find_sections(Sections *saved, const unsigned char[::1] view) except -1:
-    """Where each table begins. Raises CoreError when the sizes do not add up."""
-    cdef SaveHeader *header = &saved.header
-    cdef const unsigned char *at
+cdef size_t read_header(SaveHeader *header, const unsigned char[::1] view) except 0:
+    """Fill the header; what its version did not know is 0. Returns its length on disk."""
     cdef size_t head = HEADER_BYTES_1
-    if <size_t>view.shape[0] < sizeof(SaveHeader):
+    if <size_t>view.shape[0] < HEADER_BYTES_2:
         raise CoreError("not a saved state: it is too short")
     memset(header, 0, sizeof(SaveHeader))
     memcpy(header, &view[0], HEADER_BYTES_1)
     if header.magic[:8] != b"matchdst" or not 1 <= header.version <= SAVE_VERSION:
         raise CoreError("not a saved state of this version")
-    if header.version > 1:
+    if header.version == 2:
+        head = HEADER_BYTES_2
+    elif header.version > 2:
         head = sizeof(SaveHeader)
-        memcpy(header, &view[0], head)
+    if <size_t>view.shape[0] < head:
+        raise CoreError("not a saved state: it is too short")
+    memcpy(header, &view[0], head)
+    if header.version < 3:
+        header.udp_window = 0
     if header.instruments > INSTRUMENTS or header.orders >> 32 or header.accounts == 0 \
-            or header.generation == 0 or header.generation >> 16 or header.next_seq == 0:
+            or header.generation == 0 or header.generation >> 16 or header.next_seq == 0 \
+            or header.udp_window > UDP_WINDOW_MAX:
         raise CoreError("not a saved state: a number in its header is out of range")
+    return head
+
+
+cdef int find_sections(Sections *saved, const unsigned char[::1] view) except -1:
+    """Where each table begins. Raises CoreError when the sizes do not add up."""
+    cdef SaveHeader *header = &saved.header
+    cdef const unsigned char *at
+    cdef size_t head = read_header(header, view)
     expected = head + header.instruments * (sizeof(Definition) + sizeof(int64_t))
     expected += header.accounts * <object>(sizeof(Account) + sizeof(Definition))
     expected += header.channels * <object>(CHANNELS * sizeof(uint32_t))
@@ -508,6 +598,8 @@ cdef int find_sections(Sections *saved, const unsigned char[::1] view) except -1
         expected += header.instruments * <object>sizeof(Halt)
         expected += header.queues * <object>sizeof(ClientQueue)
         expected += header.client_ids * <object>sizeof(ClientId)
+    if header.version > 2:
+        expected += header.used_numbers * <object>sizeof(UsedNumbers)
     if expected != view.shape[0]:
         raise CoreError(f"not a saved state: {view.shape[0]} bytes, not {expected}")
     at = &view[0] + head
@@ -532,6 +624,8 @@ cdef int find_sections(Sections *saved, const unsigned char[::1] view) except -1
     saved.queues = <const ClientQueue *>at
     at += header.queues * sizeof(ClientQueue)
     saved.client_ids = <const ClientId *>at
+    at += header.client_ids * sizeof(ClientId)
+    saved.used_numbers = <const UsedNumbers *>at
     return 0
 
 
@@ -544,6 +638,7 @@ cdef const char *load_tables(State *state, const Sections *saved) noexcept nogil
     state.generation = <uint16_t>saved.header.generation
     state.next_seq = saved.header.next_seq
     state.last_time_ns = saved.header.last_time_ns
+    state.udp_window = saved.header.udp_window
     if saved.header.version > 1:
         state.clients.window_ns = saved.header.window_ns
         state.clients.kept_min = saved.header.kept_min
@@ -594,6 +689,34 @@ cdef const char *load_account(State *state, const Sections *saved, uint32_t slot
         for channel in range(1, <uint32_t>CHANNELS):
             if row[channel]:
                 set_last_number(state, account, <uint8_t>channel, row[channel])
+    return load_gaps(state, saved, old, account) if saved.header.version > 2 else NULL
+
+
+cdef const char *load_gaps(State *state, const Sections *saved, const Account *old,
+                           Account *account) noexcept nogil:
+    """The missing numbers of an account's channels."""
+    cdef uint32_t channel, last
+    cdef uint32_t record = old.used_numbers
+    cdef uint32_t taken
+    if old.used_numbers_row >= saved.header.channels + (old.used_numbers_row == 0):
+        return "the gaps of an account are damaged"
+    for channel in range(<uint32_t>CHANNELS):
+        if channel:
+            record = 0
+            if old.used_numbers_row:
+                record = saved.channels[<size_t>old.used_numbers_row * CHANNELS + channel]
+        if record == 0:
+            continue
+        last = last_number(state, account, <uint8_t>channel)
+        if state.udp_window == 0 or record >= saved.header.used_numbers \
+                or not numbers_are_sound(&saved.used_numbers[record], last):
+            return "the missing numbers of an account are damaged"
+        taken = numbers_take(&state.numbers)
+        memcpy(state.numbers.items[taken].bits, saved.used_numbers[record].bits,
+               NUMBER_WORDS * sizeof(uint64_t))
+        state.numbers.items[taken].missing = saved.used_numbers[record].missing
+        set_record(state, account, <uint8_t>channel, taken)
+        account.gaps += 1
     return NULL
 
 
@@ -645,6 +768,8 @@ cdef const char *load_order(State *state, const Sections *saved, uint32_t slot) 
             &state.index, state.pool.orders, order.account, order.user_ref_idx,
             order.user_ref_num):
         return "two orders have the same handle"
+    if source_has_stream(order.source) and not has_used_number(state, order):
+        return "an order has a number that was not used"
     if order.options:
         if order.options >= saved.header.options \
                 or saved.options[order.options].kind != EXT_OPTIONS:

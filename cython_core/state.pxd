@@ -15,6 +15,7 @@ from cython_core.model cimport *
 from cython_core.order_index cimport *
 from cython_core.pool cimport *
 from cython_core.risk cimport Limits
+from cython_core.used_numbers cimport *
 
 cdef enum:
     INSTRUMENTS = 65536
@@ -23,7 +24,7 @@ cdef enum:
     ENTRY_DISABLED = 1          # by the account itself
     ENTRY_KILLED = 2            # by an operator; only an operator takes it back
 
-# One cache line. Channel 0's last number is inline; the others share a lazily made row of 256.
+# One cache line. What channel 0 has is inline; the other channels share lazily made rows of 256.
 cdef struct Account:
     Limits limits
     uint64_t stream_next        # number of the account's next sequenced message
@@ -34,7 +35,9 @@ cdef struct Account:
     char firm[4]
     uint8_t limited             # any limit is on
     uint8_t entry_disabled
-    uint8_t reserved[10]
+    uint16_t gaps               # channels with a missing number, see used_numbers.pxd
+    uint32_t used_numbers       # channel 0's record of them, 0 for none
+    uint32_t used_numbers_row   # row in the channel pool of the other channels' records, 0 for none
 
 # A definition as it was logged, to be listed and saved.
 cdef struct Definition:
@@ -74,6 +77,8 @@ cdef struct State:
     uint32_t *channels
     uint32_t channels_end
     uint32_t channels_capacity
+    NumberPool numbers
+    uint32_t udp_window         # over UDP, a missing number so far behind the last is still taken
     # private orders
     OrderIndex by_id
     ClientIds clients
@@ -96,6 +101,11 @@ cdef uint32_t remember_client(State *state, uint32_t account, const Event *comma
 cdef void settle_client(State *state, uint32_t entry, uint32_t slot,
                         uint64_t order_id) noexcept nogil
 cdef uint32_t channel_row(State *state) noexcept nogil
+cdef void use_beside_gaps(State *state, Account *account, uint8_t channel,
+                          uint32_t user_ref_num) noexcept nogil
+cdef void set_record(State *state, Account *account, uint8_t channel,
+                     uint32_t record) noexcept nogil
+cdef void forget_gaps(State *state) noexcept nogil
 cdef uint32_t *orders_by_id(const State *state, uint32_t account) noexcept nogil
 cdef Ranked *sort_ranked(Ranked *ranked, size_t count) noexcept nogil
 
@@ -138,6 +148,42 @@ cdef inline void set_last_number(State *state, Account *account, uint8_t channel
     if account.channels == 0:
         account.channels = channel_row(state)
     state.channels[<size_t>account.channels * CHANNELS + channel] = user_ref_num
+
+cdef inline uint32_t record_of_numbers(const State *state, const Account *account,
+                                       uint8_t channel) noexcept nogil:
+    """The record of a channel's missing numbers, 0 when there is none."""
+    if channel == 0:
+        return account.used_numbers
+    if account.used_numbers_row == 0:
+        return 0
+    return state.channels[<size_t>account.used_numbers_row * CHANNELS + channel]
+
+cdef inline bint number_is_late(const State *state, const Account *account, uint8_t channel,
+                                uint32_t user_ref_num, uint32_t last) noexcept nogil:
+    """Whether a number, none above the last, was never used and is still within the window."""
+    cdef uint32_t record
+    if user_ref_num == 0 or last - user_ref_num >= state.udp_window or account.gaps == 0:
+        return False
+    record = record_of_numbers(state, account, channel)
+    return record != 0 and not number_was_used(&state.numbers.items[record], user_ref_num)
+
+cdef inline bint number_is_new(const State *state, const Account *account,
+                               const Event *event) noexcept nogil:
+    """Whether a command or its event may use its number: over UDP also one that was overtaken."""
+    cdef uint32_t last = last_number(state, account, event.user_ref_idx)
+    return event.user_ref_num > last or (
+        event.source == SOURCE_UDP
+        and number_is_late(state, account, event.user_ref_idx, event.user_ref_num, last))
+
+cdef inline void use_number(State *state, Account *account, uint8_t channel,
+                            uint32_t user_ref_num) noexcept nogil:
+    """Use a new number up. Gaps are of interest only while there is a window."""
+    if state.udp_window == 0 or (
+            account.gaps == 0
+            and user_ref_num == last_number(state, account, channel) + 1):
+        set_last_number(state, account, channel, user_ref_num)
+    else:
+        use_beside_gaps(state, account, channel, user_ref_num)
 
 cdef inline void set_order(Order *order, const Event *event, uint32_t account,
                            uint64_t order_id) noexcept nogil:
@@ -247,6 +293,7 @@ cdef inline void start_session(State *state, uint16_t generation) noexcept nogil
     for slot in range(1, state.accounts_end):
         state.accounts[slot].stream_next = 1
         state.accounts[slot].last_user_ref_num = 0
+    forget_gaps(state)
     if state.channels_end:
         memset(state.channels, 0, <size_t>state.channels_end * CHANNELS * sizeof(uint32_t))
     index_free(&state.index)
@@ -260,6 +307,6 @@ cdef inline void announce_order(State *state, uint32_t slot) noexcept nogil:
         return
     order.user_ref_num = last_number(state, account, order.user_ref_idx) + 1
     order.chain_done_lots = 0
-    set_last_number(state, account, order.user_ref_idx, order.user_ref_num)
+    use_number(state, account, order.user_ref_idx, order.user_ref_num)
     index_insert(&state.index, order.account, order.user_ref_idx, order.user_ref_num, slot)
     count_message(account, order.source)

@@ -7,6 +7,9 @@ cdivision: the only division is of unsigned numbers, by one that is not 0.
 
 from libc.stdlib cimport calloc, free, malloc
 
+if NUMBER_WORDS * 64 != UDP_WINDOW_MAX or sizeof(Account) != 64:
+    raise ImportError("a record of numbers has a bit for each, an account is one cache line")
+
 
 cdef int state_init(State *state) except -1:
     """An empty venue in generation 1. Raises MemoryError."""
@@ -38,6 +41,7 @@ cdef void state_free(State *state) noexcept nogil:
     memory_free(state.accounts, state.accounts_capacity * sizeof(Account))
     memory_free(state.account_units, state.accounts_capacity * sizeof(Definition))
     memory_free(state.channels, <size_t>state.channels_capacity * CHANNELS * sizeof(uint32_t))
+    memory_free(state.numbers.items, state.numbers.capacity * sizeof(UsedNumbers))
     free(state.account_map)
     index_free(&state.index)
     index_free(&state.by_id)
@@ -126,9 +130,63 @@ cdef void state_halt(State *state, const Event *event) noexcept nogil:
 
 
 cdef void state_set_rules(State *state, const Rules *rules) noexcept nogil:
+    """Without a window all numbers up to the last count as used, also when there is one again."""
+    state.udp_window = rules.udp_window
+    if state.udp_window == 0:
+        forget_gaps(state)
     state.clients.window_ns = rules.window_ns
     state.clients.kept_min = rules.kept_min
     state.clients.kept_max = rules.kept_max
+
+
+# ---- numbers --------------------------------------------------------------------------------
+
+cdef void use_beside_gaps(State *state, Account *account, uint8_t channel,
+                          uint32_t user_ref_num) noexcept nogil:
+    """Use a number up that is missing, or that is not the next one, or beside gaps of others."""
+    cdef uint32_t last = last_number(state, account, channel)
+    cdef uint32_t record = record_of_numbers(state, account, channel)
+    cdef UsedNumbers *numbers
+    if user_ref_num > last:
+        set_last_number(state, account, channel, user_ref_num)
+    if record == 0:
+        if user_ref_num == last + 1:
+            return
+        record = numbers_take(&state.numbers)
+        account.gaps += 1
+        set_record(state, account, channel, record)
+    numbers = &state.numbers.items[record]
+    if user_ref_num > last:
+        numbers_move_on(numbers, last, user_ref_num)
+    number_use(numbers, user_ref_num)
+    if numbers.missing == 0:
+        numbers_give(&state.numbers, record)
+        account.gaps -= 1
+        set_record(state, account, channel, 0)
+
+
+cdef void set_record(State *state, Account *account, uint8_t channel,
+                     uint32_t record) noexcept nogil:
+    if channel == 0:
+        account.used_numbers = record
+        return
+    if account.used_numbers_row == 0:
+        account.used_numbers_row = channel_row(state)
+    state.channels[<size_t>account.used_numbers_row * CHANNELS + channel] = record
+
+
+cdef void forget_gaps(State *state) noexcept nogil:
+    """No number is missing any more: all up to the last count as used."""
+    cdef Account *account
+    cdef uint32_t slot
+    for slot in range(1, state.accounts_end):
+        account = &state.accounts[slot]
+        account.gaps = 0
+        account.used_numbers = 0
+        if account.used_numbers_row:
+            memset(&state.channels[<size_t>account.used_numbers_row * CHANNELS], 0,
+                   CHANNELS * sizeof(uint32_t))
+    numbers_forget_all(&state.numbers)
 
 
 # ---- private orders -------------------------------------------------------------------------
@@ -170,7 +228,7 @@ cdef void settle_client(State *state, uint32_t entry, uint32_t slot,
 
 
 cdef uint32_t channel_row(State *state) noexcept nogil:
-    """A zeroed row of last numbers for an account that uses channels."""
+    """A zeroed row for an account that uses channels: of last numbers, or of their records."""
     cdef size_t old = state.channels_capacity
     cdef size_t new = old * 2 if old else 16
     cdef size_t row_bytes = CHANNELS * sizeof(uint32_t)

@@ -414,7 +414,8 @@ class App:
             self.commands.put_inside(roll_command(Source.INTERNAL))
         _, instruments_file, accounts_file = settings.paths
         batch = definitions(self.matcher, settings.instruments, settings.accounts,
-                            instruments_file, accounts_file, settings.config.api)
+                            instruments_file, accounts_file, settings.config.api,
+                            settings.config.order_entry)
         if batch.command_count:
             self.commands.put_inside(batch)
         # Trading takes what was put above before it lets anything else run.

@@ -1,7 +1,7 @@
 """The instrument and account tables: what the files say against what the log knows.
 
-The log holds both tables, and the rules by which ids of clients are remembered, so that it can be
-read without the files. At each start what is new or
+The log holds both tables, and the rules by which ids of clients are remembered and numbers over UDP
+are taken, so that it can be read without the files. At each start what is new or
 changed goes in as commands, before anybody can log in. What may never change is refused as a
 configuration error: an id stands for one instrument, or one account, for ever.
 """
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cython_core.event import CommandBatch
 from engine.accounts import Account
-from engine.config import ApiConfig
+from engine.config import ApiConfig, OrderEntryConfig
 from engine.instruments import Instrument
 from engine.tables import Problems
 
@@ -37,14 +37,15 @@ class Known(Protocol):
         """The accounts of the log, by id."""
 
     def rules(self) -> dict[str, int]:
-        """How long ids of clients are remembered."""
+        """How long ids of clients are remembered, and how wide the window of numbers is."""
 
 
 def definitions(known: Known, instruments: Iterable[Instrument], accounts: Iterable[Account],
                 instruments_file: str | Path, accounts_file: str | Path,
-                api: ApiConfig | None = None) -> CommandBatch:
-    """Commands that bring the log's tables and rules up to the files'; without `api` the rules
-    stay what they are.
+                api: ApiConfig | None = None,
+                order_entry: OrderEntryConfig | None = None) -> CommandBatch:
+    """Commands that bring the log's tables and rules up to the files'; without `api` or
+    `order_entry` their rules stay what they are.
 
     Raises ConfigError with every contradiction.
     """
@@ -62,9 +63,14 @@ def definitions(known: Known, instruments: Iterable[Instrument], accounts: Itera
         if known_as is None or known_as["role"] != account.role_code \
                 or differs(account, known_as, ACCOUNT_FIELDS):
             _define_account(batch, account)
-    rules = rules_of(api) if api is not None else known.rules()
+    rules = known.rules()
+    if api is not None:
+        rules |= rules_of(api)
+    if order_entry is not None:
+        rules["udp_window"] = order_entry.udp_window
     if rules != known.rules():
-        batch.set_rules(rules["window_ns"], rules["kept_min"], rules["kept_max"])
+        batch.set_rules(rules["window_ns"], rules["kept_min"], rules["kept_max"],
+                        rules["udp_window"])
     problems.raise_all()
     return batch
 

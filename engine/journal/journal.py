@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cython_core import record
 from cython_core.event import EventBatch
-from cython_core.model import MATCHER_SEMANTICS_VERSION
+from cython_core.model import EVENT_LAYOUT_VERSION, MATCHER_SEMANTICS_VERSION
 from cython_core.stream import Streams, WireNames
 from engine import clock, log
 from engine.config import Config
@@ -226,13 +226,14 @@ class Journal:
     def begin(self, cut: bool) -> None:
         """Open the log for this run: sync what the last run may have left in the page cache, and
         say so in a block of its own, unless the last run closed the log. What a matcher of other
-        rules wrote stays in segments of its own. Raises OSError."""
+        rules wrote, or in another layout, stays in segments of its own. Raises OSError."""
         self._log.file.fdatasync()
         if cut:
             cursor = self._log.cursor
             self._log.cursor = cursor._replace(incarnation=cursor.incarnation + 1)
         header = read_header(self._storage, self._log.cursor.segment)
-        other = header is not None and header.matcher_version != MATCHER_SEMANTICS_VERSION
+        other = header is not None and (header.matcher_version, header.layout_version) != (
+            MATCHER_SEMANTICS_VERSION, EVENT_LAYOUT_VERSION)
         if other:
             self._log.move_on_now(0)
         if cut or other or not self._closed:

@@ -13,8 +13,8 @@ INSTRUMENTS = (1, 2, 300)
 SOURCES = (Source.TCP, Source.TCP, Source.TCP, Source.UDP, Source.HTTP)
 
 
-def definitions(limits=False):
-    """A batch that defines the accounts and instruments of the flows."""
+def definitions(limits=False, udp_window=1_024):
+    """A batch that defines the accounts and instruments of the flows, and the window of numbers."""
     batch = CommandBatch()
     for number in INSTRUMENTS:
         batch.define_instrument(number, f"SYMBOL-{number}", f"S{number}", 2, 5, 0,
@@ -26,18 +26,25 @@ def definitions(limits=False):
     else:
         batch.define_account(ACCOUNTS[1], "second")
     batch.define_account(ACCOUNTS[2], "third")
+    batch.set_rules(10**9, 100, 10_000, udp_window)
     return batch
 
 
 class Flow:
-    """Makes commands; keeps only the last numbers, so many name orders that are dead."""
+    """Makes commands; keeps only the last numbers, so many name orders that are dead.
+
+    Over UDP numbers jump and come late, whether they were used before or not.
+    """
 
     def __init__(self, seed):
         self.random = random.Random(seed)
         self.numbers = {}
 
-    def next_number(self, account, channel):
-        number = self.numbers.get((account, channel), 0) + self.random.choice((1, 1, 1, 2, 0))
+    def next_number(self, account, channel, source=Source.TCP):
+        if source == Source.UDP and self.random.random() < 0.4:
+            return self.old_number(account, channel)
+        steps = (1, 1, 1, 2, 9, 0) if source == Source.UDP else (1, 1, 1, 2, 0)
+        number = self.numbers.get((account, channel), 0) + self.random.choice(steps)
         self.numbers[account, channel] = number
         return number
 
@@ -88,7 +95,7 @@ class Flow:
     def enter(self, batch, account, channel, source):
         pick = self.random
         flags = pick.choice((0,) * 20 + (int(Flag.RATE_EXCEEDED),))
-        batch.enter(account, self.next_number(account, channel),
+        batch.enter(account, self.next_number(account, channel, source),
                     pick.choice((*INSTRUMENTS, 1, 1, 1, 1, 999)), pick.choice("BBSSTE"),
                     self.quantity(), self.price(), pick.choice("00001134"),
                     client_order=pick.choice(("", "abc", "x" * 14)), user_ref_idx=channel,
@@ -101,7 +108,7 @@ class Flow:
         pick = self.random
         flags = pick.choice((0,) * 20 + (int(Flag.RATE_EXCEEDED),))
         batch.replace(account, self.old_number(account, channel),
-                      self.next_number(account, channel), self.quantity(), self.price(),
+                      self.next_number(account, channel, source), self.quantity(), self.price(),
                       pick.choice("00001134"), client_order=pick.choice(("", "def")),
                       user_ref_idx=channel, side=pick.choice(("", "", "S", "T", "E", "B")),
                       post_only=pick.choice((None, None, True, False)),
@@ -110,7 +117,7 @@ class Flow:
 
     def rare(self, batch, account, channel, source):
         pick = self.random
-        number = self.next_number(account, channel)
+        number = self.next_number(account, channel, source)
         chance = pick.random()
         if chance < 0.3:
             batch.mass_cancel(account, number, firm=pick.choice(("", "FRMA", "NONE")),

@@ -13,6 +13,7 @@ from tests.core.flow import ACCOUNTS, Flow, definitions
 LONG = os.environ.get("MATCHD_TEST_PROFILE") == "long"
 SEEDS = range(40 if LONG else 6)
 BATCHES = 300 if LONG else 60
+WINDOWS = (1_024, 0, 5)
 
 
 def run_flow(seed, limits=False, batches=BATCHES, check=None):
@@ -23,7 +24,9 @@ def run_flow(seed, limits=False, batches=BATCHES, check=None):
     time_ns = 1_700_000_000_000_000_000
     for turn in range(batches):
         events = EventBatch()
-        commands = definitions(limits) if turn == 0 else flow.batch(flow.random.randrange(1, 60))
+        commands = flow.batch(flow.random.randrange(1, 60))
+        if turn == 0:
+            commands = definitions(limits, WINDOWS[seed % len(WINDOWS)])
         time_ns += flow.random.randrange(-1000, 5000)
         matcher.apply(commands, events, time_ns)
         if len(events):
@@ -109,6 +112,36 @@ def test_a_saved_state_goes_on_like_the_one_it_was_saved_from(seed):
         loaded.apply(commands, two, 0)
         assert bytes(one) == bytes(two)
     assert loaded.state_hash() == matcher.state_hash()
+
+
+def test_a_saved_state_of_version_2_loads():
+    """Version 2 knew no window of numbers: its header ended before it, and so did its tables."""
+    matcher, _ = run_flow(1)
+    assert matcher.rules()["udp_window"] == 0
+    saved = b"".join(matcher.save())
+    assert saved[8:12] == (3).to_bytes(4, "little")
+    old = saved[:8] + (2).to_bytes(4, "little") + saved[12:104] + saved[112:]
+    loaded = Matcher.load(old)
+    loaded.check_invariants()
+    assert loaded.state_hash() == matcher.state_hash()
+    assert loaded.rules() == matcher.rules()
+    with pytest.raises(CoreError):
+        Matcher.load(old[:-1])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_state_saved_at_any_point_and_the_log_after_it_equal_the_log_from_the_start(seed):
+    whole, log = run_flow(seed)
+    for at in range(0, len(log), max(1, len(log) // 8)):
+        half = Matcher()
+        for events in log[:at]:
+            half.replay(events)
+        restored = Matcher.load(b"".join(half.save()))
+        assert restored.state_hash() == half.state_hash()
+        for events in log[at:]:
+            restored.replay(events)
+        restored.check_invariants()
+        assert restored.state_hash() == whole.state_hash()
 
 
 def test_a_snapshot_and_the_log_after_it_equal_the_log_from_the_start():

@@ -48,6 +48,13 @@ def facts_of(matcher: Matcher) -> dict[str, Any]:
     }
 
 
+def versions_of(storage: FileStorage) -> dict[int, tuple[int, int]]:
+    """{segment: (version of the rules, of the layout)}"""
+    return {number: (header.matcher_version, header.layout_version) for number in range(1, 9)
+            if storage.exists(f"journal/{number:08d}.log")
+            and (header := read_header(storage, number)) is not None}
+
+
 def without_snapshots(data_dir: Path) -> None:
     for snapshot in (data_dir / "snapshots").iterdir():
         snapshot.unlink()
@@ -73,10 +80,7 @@ async def test_new_events_go_to_a_segment_of_their_own(data_dir: Path):
     commands.halt_instrument(2, reason="news")
     venue.apply(commands)
     await venue.run(3)
-    versions = {number: header.matcher_version for number in range(1, 9)
-                if storage.exists(f"journal/{number:08d}.log")
-                and (header := read_header(storage, number)) is not None}
-    assert versions == {1: 1, 2: 2}
+    assert versions_of(storage) == {1: (1, 1), 2: (2, 3)}
     live_hash = venue.matcher.state_hash()
     for _ in range(2):
         again = Journal.open(Config(journal=SMALL), storage)

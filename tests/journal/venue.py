@@ -30,12 +30,13 @@ def definitions() -> CommandBatch:
         commands.define_instrument(instrument_id, symbol, symbol, 4, 100, 0)
     for account_id in ACCOUNTS:
         commands.define_account(account_id, f"ACC{account_id}"[:6])
+    commands.set_rules(86_400 * 10**9, 100_000, 10_000_000, udp_window=1_024)
     return commands
 
 
 @dataclass
 class Flow:
-    """Random commands that always fit the matcher's state."""
+    """Random commands that always fit the matcher's state; over UDP their numbers come late."""
 
     rng: random.Random
     numbers: dict[int, int] = field(default_factory=dict)
@@ -59,24 +60,27 @@ class Flow:
         if last - matcher.last_user_ref_num(account_id) > 100:
             last = matcher.last_user_ref_num(account_id)
         kind = rng.random()
-        number = last + 1
+        number = last + rng.choice((1, 1, 1, 1, 3))
+        source = rng.choice((Source.TCP, Source.UDP))
+        if source == Source.UDP and rng.random() < 0.3:
+            number = rng.choice(matcher.missing_numbers(account_id) or [number])
         if rng.random() < 0.15:
             self._add_private(batch, matcher, account_id)
             return
         if kind < 0.6:
             batch.enter(account_id, number, rng.choice(list(INSTRUMENTS)), rng.choice("BS"),
                         rng.randint(1, 50), 100 * rng.randint(990, 1010), rng.choice("0013"),
-                        f"order{number}")
+                        f"order{number}", source=source)
         elif kind < 0.85:
             batch.cancel(account_id, rng.randint(max(1, last - 20), max(1, last)))
             return
         elif kind < 0.95:
             batch.replace(account_id, rng.randint(max(1, last - 20), max(1, last)), number,
-                          rng.randint(1, 60), 100 * rng.randint(990, 1010))
+                          rng.randint(1, 60), 100 * rng.randint(990, 1010), source=source)
         else:
             batch.account_query(account_id)
             return
-        self.numbers[account_id] = number
+        self.numbers[account_id] = max(number, last)
 
 
     def _add_private(self, batch: CommandBatch, matcher: Matcher, account_id: int) -> None:

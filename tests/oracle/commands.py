@@ -20,11 +20,12 @@ REPLACE = struct.Struct("<BBBBIQQQqQB15x")
 RAW = struct.Struct("<BB62s")
 ORIGIN = struct.Struct("<BBBxIQI4x16s24s")
 CLIENT_ID = struct.Struct("<BB6x36s20x")
-RULES = struct.Struct("<BBHIQQQQQ14xBB")
+RULES = struct.Struct("<BBHIQQQQQH12xBB")
 INSTRUMENT = struct.Struct("<BBBB4x24s8sQqQ")
 ACCOUNT = struct.Struct("<BB2xI24sQQII4s4x")
 
 NO_FLAGS = Flag(0)
+RULE_NAMES = ("window_ns", "kept_min", "kept_max", "udp_window")
 ACTIONS = (Kind.CMD_MASS_CANCEL, Kind.CMD_DISABLE_ENTRY, Kind.CMD_ENABLE_ENTRY)
 
 # Tag of each option that an order may carry (PROTOCOLS 2.2).
@@ -96,7 +97,7 @@ class Command:
                   self.price_units, self.quantity_lots, self.user_ref_num, self.user_ref_idx,
                   _byte(self.side), _byte(self.time_in_force))
         if self.kind == Kind.CMD_SET_RULES:
-            rules = (self.definition[name] for name in ("window_ns", "kept_min", "kept_max"))
+            rules = (self.definition[name] for name in RULE_NAMES)
             return RULES.pack(*common[:6], *rules, self.source, self.flags)
         if self.kind in ACTIONS:
             return ACTION.pack(*common, self.group_id is not None, _padded(self.firm, 4),
@@ -166,10 +167,10 @@ def define_account(account_id: int, username: str, firm: str = "", **limits: int
                    definition=definition)
 
 
-def set_rules(window_ns: int, kept_min: int, kept_max: int) -> Command:
-    """How long the ids of clients are remembered."""
-    return Command(Kind.CMD_SET_RULES, source=Source.INTERNAL, definition={
-        "window_ns": window_ns, "kept_min": kept_min, "kept_max": kept_max})
+def set_rules(window_ns: int, kept_min: int, kept_max: int, udp_window: int = 0) -> Command:
+    """How long the ids of clients are remembered, and which old numbers are taken over UDP."""
+    return Command(Kind.CMD_SET_RULES, source=Source.INTERNAL, definition=dict(
+        zip(RULE_NAMES, (window_ns, kept_min, kept_max, udp_window), strict=True)))
 
 
 def _byte(letter: str) -> int:

@@ -87,12 +87,17 @@ class Order:
 
 @dataclass
 class Account:
-    """Limits, whether entry is open, and the numbers used on each channel."""
+    """Limits, whether entry is open, and the numbers used on each channel.
+
+    `settled` is how far up a channel's numbers all count as used, whether they were or not.
+    """
 
     definition: dict[str, Any]
     entry_disabled: bool = False
     killed: bool = False
     last_number: dict[int, int] = field(default_factory=dict)
+    used: dict[int, set[int]] = field(default_factory=dict)
+    settled: dict[int, int] = field(default_factory=dict)
     stream_next: int = 1
 
 
@@ -106,7 +111,10 @@ class ClientId:
 
 # At most so many ids are forgotten at once, of one account.
 FORGOTTEN_AT_ONCE = 4
-DEFAULT_RULES = {"window_ns": 86_400 * 10**9, "kept_min": 100_000, "kept_max": 10_000_000}
+DEFAULT_RULES = {"window_ns": 86_400 * 10**9, "kept_min": 100_000, "kept_max": 10_000_000,
+                 "udp_window": 0}
+# The widest window that there is (PROTOCOLS 3.2).
+WINDOW_MAX = 1_024
 
 
 def is_market(price_units: int) -> bool:
@@ -182,16 +190,49 @@ class NaiveVenue:
         account = self.accounts.get(account_id)
         return account.last_number.get(user_ref_idx, 0) if account else 0
 
+    def missing_numbers(self, account_id: int, user_ref_idx: int) -> list[int]:
+        """What a datagram that was overtaken could still bring, were the window the widest."""
+        account = self.accounts[account_id]
+        last = account.last_number.get(user_ref_idx, 0)
+        if self.rules["udp_window"] == 0:
+            return []
+        lowest = max(1, last - WINDOW_MAX + 1, account.settled.get(user_ref_idx, 0) + 1)
+        return sorted(set(range(lowest, last + 1)) - account.used.get(user_ref_idx, set()))
+
+    # Numbers
+
+    def _is_new(self, command: Command) -> bool:
+        """Over TCP numbers grow; over UDP any may come that was never used and is not too old."""
+        account = self.accounts[command.account_id]
+        number, channel = command.user_ref_num, command.user_ref_idx
+        if number > account.last_number.get(channel, 0):
+            return True
+        return (self._is_in_window(command) and number > account.settled.get(channel, 0)
+                and number not in account.used.get(channel, set()))
+
+    def _is_in_window(self, command: Command) -> bool:
+        last = self.last_number(command.account_id, command.user_ref_idx)
+        return (command.source == Source.UDP
+                and 0 <= last - command.user_ref_num < self.rules["udp_window"])
+
+    def _use(self, account_id: int, channel: int, number: int) -> None:
+        account = self.accounts[account_id]
+        account.used.setdefault(channel, set()).add(number)
+        account.last_number[channel] = max(number, account.last_number.get(channel, 0))
+
+    def _use_number(self, command: Command) -> None:
+        self._use(command.account_id, command.user_ref_idx, command.user_ref_num)
+
     # Enter
 
     def _enter(self, command: Command) -> None:
         account = self.accounts[command.account_id]
-        last = account.last_number.get(command.user_ref_idx, 0)
-        if last == NUMBER_MAX:
-            return self._reject(command, Reject.OTHER)
-        if command.user_ref_num <= last:
+        if not self._is_new(command):
+            is_over = self.last_number(command.account_id, command.user_ref_idx) == NUMBER_MAX
+            if is_over and not self._is_in_window(command):
+                self._reject(command, Reject.OTHER)
             return None
-        account.last_number[command.user_ref_idx] = command.user_ref_num
+        self._use_number(command)
         reason = self._reason_against_entry(command, account)
         if reason is not None:
             return self._reject(command, reason)
@@ -331,7 +372,7 @@ class NaiveVenue:
 
     def _replace(self, command: Command) -> None:
         account = self.accounts[command.account_id]
-        if command.user_ref_num <= account.last_number.get(command.user_ref_idx, 0):
+        if not self._is_new(command):
             return None
         original = self._live(command, command.orig_user_ref_num)
         if original is None:
@@ -340,12 +381,12 @@ class NaiveVenue:
         if reason is None and Flag.DOOR_REASON in command.flags and Flag.UNSERVED in command.flags:
             reason = command.door_reason
         if reason is not None:
-            account.last_number[command.user_ref_idx] = command.user_ref_num
+            self._use_number(command)
             return self._reject(command, reason)
         order = _replacement_of(command, original, self.next_seq)
         if self._reason_against_terms(command, original, order, account) is not None:
             return self._refuse_replace(command, original)
-        account.last_number[command.user_ref_idx] = command.user_ref_num
+        self._use_number(command)
         self._remove(original)
         original.taken_off_lots += original.open_lots
         self._emit_replaced(command, original, order)
@@ -452,9 +493,9 @@ class NaiveVenue:
         """Consume the number of an account action; say whether it is to be carried out."""
         account = self.accounts[command.account_id]
         if not command.is_private:
-            if command.user_ref_num <= account.last_number.get(command.user_ref_idx, 0):
+            if not self._is_new(command):
                 return False
-            account.last_number[command.user_ref_idx] = command.user_ref_num
+            self._use_number(command)
         if Flag.DOOR_REASON in command.flags:
             self._reject(command, command.door_reason)
             return False
@@ -615,6 +656,9 @@ class NaiveVenue:
         self._emit(_command_fields(command, Kind.ADMIN_ACT))
 
     def _set_rules(self, command: Command) -> None:
+        if self.rules["udp_window"] == 0:
+            for account in self.accounts.values():
+                account.settled = dict(account.last_number)
         self.rules = dict(command.definition)
         self._emit({**_command_fields(command, Kind.RULES_SET), **command.definition})
 
@@ -625,16 +669,15 @@ class NaiveVenue:
             if order.time_in_force == DAY:
                 self._take_off(order, order.open_lots, "E")
         for account in self.accounts.values():
-            account.last_number = {}
+            account.last_number, account.used, account.settled = {}, {}, {}
             account.stream_next = 1
         started = _command_fields(command, Kind.SESSION_STARTED)
         started.pop("origin", None)
         self._emit({**started, "first": False, "generation": self.generation})
         for order in self.live_orders():
             if order.has_stream:
-                numbers = self.accounts[order.account_id].last_number
-                order.user_ref_num = numbers.get(order.user_ref_idx, 0) + 1
-                numbers[order.user_ref_idx] = order.user_ref_num
+                order.user_ref_num = self.last_number(order.account_id, order.user_ref_idx) + 1
+                self._use(*order.handle)
                 order.chain_done_lots = order.filled_lots = order.taken_off_lots = 0
                 order.entered_lots = order.open_lots
             self._emit_order(Kind.ANNOUNCED, order, first=False, flags=order.flags)
@@ -717,8 +760,8 @@ class NaiveVenue:
             raise OracleError("two live orders have the same id")
         for order in live:
             _check_order(order)
-            if order.has_stream and order.user_ref_num > self.last_number(
-                    order.account_id, order.user_ref_idx):
+            used = self.accounts[order.account_id].used.get(order.user_ref_idx, set())
+            if order.has_stream and order.user_ref_num not in used:
                 raise OracleError(f"order {order.order_id} has a number not yet used")
         for instrument_id in self.resting:
             buys, sells = self.orders(instrument_id)

@@ -19,6 +19,11 @@ TICKS = {1: 1, 2: 100, 3: 25, 65_535: 7}
 FIRMS = {1: "", 2: "AAAA", 3: "BBBB", 4_294_967_295: "CCCC"}
 CHANNELS = (0, 0, 0, 1, 255)
 SOURCES = (*[Source.TCP] * 12, *[Source.UDP] * 6, Source.HTTP)
+OUCH_SOURCES = (Source.TCP, Source.TCP, Source.UDP)
+WINDOWS = (0, 1, 3, 64, 1_023, 1_024, 1_024)
+# Over UDP numbers jump ahead and come late, from within a window and from beyond.
+STEPS = (1,) * 18 + (0, 5)
+UDP_STEPS = (*STEPS, 2, 2, 3, 9, 70, -1, -2, -3, -64, -1_022, -1_023, -1_024, -1_025)
 # The log has 32 bits for the size in a Cancel or Modify; no wire carries more.
 WIRE_QUANTITY_MAX = 2**32 - 1
 ODD_QUANTITIES = (0, 1, 999_999, 2**32 - 1, 2**32, 2**63, 2**64 - 1)
@@ -37,7 +42,7 @@ LIMITS = {
 
 
 class RandomFlow:
-    """Draws commands for a pair of venues."""
+    """Draws commands for a pair of venues. Numbers over UDP come in any order."""
 
     def __init__(self, seed: int, pair: VenuePair, orders_wanted: int = 120) -> None:
         self.random = random.Random(seed)
@@ -60,6 +65,7 @@ class RandomFlow:
                         for number, tick in TICKS.items()])
         self.pair.send([define_account(number, f"ACC{index}", firm)
                         for index, (number, firm) in enumerate(FIRMS.items())])
+        self.pair.send([set_rules(10**9, 2, 50, self.random.choice(WINDOWS))])
 
     def run(self, operations: int) -> None:
         """Send that many commands in batches of any size, comparing the state at their ends."""
@@ -103,8 +109,8 @@ class RandomFlow:
         tick = TICKS[instrument_id]
         distance = int(draw.expovariate(1 / SPREADS[instrument_id])) * tick
         price_units = self._mid(instrument_id) + (-distance if side == "B" else distance)
-        account_id, user_ref_idx, number = self._next_number()
         source = draw.choice(SOURCES)
+        account_id, user_ref_idx, number = self._next_number(source)
         if source == Source.HTTP:
             user_ref_idx = number = 0
         return Command(
@@ -137,17 +143,20 @@ class RandomFlow:
         if order is None:
             return self.enter()
         tick, distance = TICKS[order.instrument_id], self._distance(order.instrument_id, 0.8)
+        source = self._ouch_source(order)
         last = self.oracle.last_number(order.account_id, order.user_ref_idx)
         number = min(last + 1, 2**32 - 1)
+        if source == Source.UDP:
+            number = self._number(order.account_id, order.user_ref_idx, source)
         total_lots = draw.choice((order.open_lots + order.chain_done_lots, order.chain_done_lots,
                                   order.chain_done_lots + draw.randint(1, 100), order.open_lots))
         side = draw.choice(("", "", "", *"BSTE"))
         return Command(
-            Kind.CMD_REPLACE, order.account_id, draw.choice((number,) * 9 + (number - 1,)),
+            Kind.CMD_REPLACE, order.account_id, max(0, number - (draw.random() < 0.1)),
             order.user_ref_idx, 0, "", total_lots,
             max(tick, order.price_units + distance * draw.choice((-1, 0, 1))),
             draw.choice("0000001134"), draw.choice("YN"), client_order=f"r{number}",
-            source=order.source, order_id=0 if order.has_stream else order.order_id,
+            source=source, order_id=0 if order.has_stream else order.order_id,
             orig_user_ref_num=order.user_ref_num, command_side=side,
             flags=draw.choice((Flag(0), Flag(0), Flag(0), Flag.POST_ONLY_SET,
                                Flag.POST_ONLY | Flag.POST_ONLY_SET)),
@@ -165,7 +174,7 @@ class RandomFlow:
             quantity_lots = min(quantity_lots, WIRE_QUANTITY_MAX)
         number = max(0, order.user_ref_num - (self.random.random() < 0.1))
         return Command(Kind.CMD_CANCEL, order.account_id, number, order.user_ref_idx,
-                       quantity_lots=quantity_lots, source=order.source,
+                       quantity_lots=quantity_lots, source=self._ouch_source(order),
                        order_id=0 if order.has_stream else order.order_id)
 
     def modify(self) -> Command:
@@ -176,31 +185,35 @@ class RandomFlow:
         quantity_lots = self.random.randint(0, order.chain_done_lots + order.open_lots + 1)
         return Command(Kind.CMD_MODIFY, order.account_id, order.user_ref_num, order.user_ref_idx,
                        side=self.random.choice((order.side, *"BSTE?")),
-                       quantity_lots=min(quantity_lots, WIRE_QUANTITY_MAX), source=order.source)
+                       quantity_lots=min(quantity_lots, WIRE_QUANTITY_MAX),
+                       source=self._ouch_source(order))
 
     def mass_cancel(self) -> Command:
         """Any mixture of filters, sometimes of another firm or an unknown symbol."""
         draw = self.random
-        account_id, user_ref_idx, number = self._next_number()
+        source = draw.choice(OUCH_SOURCES)
+        account_id, user_ref_idx, number = self._next_number(source)
         unknown = draw.random() < 0.1
         return Command(
             Kind.CMD_MASS_CANCEL, account_id, number, user_ref_idx,
             draw.choice((0, 0, *TICKS)) if not unknown else 0, draw.choice(("", "", *"BSTE")),
             firm=draw.choice(("", FIRMS[account_id], FIRMS[account_id], "ZZZZ")),
-            symbol="NOSUCH" if unknown else "", group_id=draw.choice((None, None, 0, 1, 7)),
+            symbol="NOSUCH" if unknown else "", source=source,
+            group_id=draw.choice((None, None, 0, 1, 7)),
             flags=Flag.DOOR_REASON if unknown else Flag(0),
             door_reason=Reject.SYMBOL if unknown else 0)
 
     def order_entry(self) -> Command:
         """Disable, or more often enable what is disabled, so that trading goes on."""
-        account_id, user_ref_idx, number = self._next_number()
+        source = self.random.choice(OUCH_SOURCES)
+        account_id, user_ref_idx, number = self._next_number(source)
         kind = self.random.choice((Kind.CMD_DISABLE_ENTRY, *[Kind.CMD_ENABLE_ENTRY] * 4))
         disabled = [key for key, value in self.oracle.accounts.items()
                     if value.entry_disabled or value.killed]
         if disabled and kind == Kind.CMD_ENABLE_ENTRY:
             account_id = self.random.choice(disabled)
             number = self.oracle.last_number(account_id, user_ref_idx) + 1
-        return Command(kind, account_id, min(number, 2**32 - 1), user_ref_idx,
+        return Command(kind, account_id, min(number, 2**32 - 1), user_ref_idx, source=source,
                        firm=self.random.choice(("", FIRMS[account_id], "ZZZZ")))
 
     def account_query(self) -> Command:
@@ -234,7 +247,8 @@ class RandomFlow:
         elif spoil == 2 and command.kind == Kind.CMD_ENTER:
             command.instrument_id = draw.choice((4, 65_534))
         elif spoil == 3:
-            command.user_ref_num = draw.choice((0, 1, command.user_ref_num, 2**32 - 1))
+            command.user_ref_num = draw.choice((0, 1, command.user_ref_num, 2**32 - 1,
+                                                2**32 - 1 - draw.randrange(1_100)))
             # The last number makes a channel useless until the roll; the busy ones are spared.
             command.user_ref_idx = 99 if draw.random() < 0.95 else command.user_ref_idx
         elif spoil == 4 and command.kind != Kind.CMD_CANCEL:
@@ -312,11 +326,11 @@ class RandomFlow:
                        instrument_id=self.random.choice(tuple(self.oracle.halts) or (1, 4)))
 
     def set_rules(self) -> Command:
-        """So few ids are kept that some are forgotten all the time."""
+        """So few ids are kept that some are forgotten all the time; and another window."""
         draw = self.random
         most = 2**64 - 1
         return set_rules(draw.choice((0, 10**6, 10**9, most)), draw.choice((0, 2, 10, most)),
-                         draw.choice((0, 5, 50, most)))
+                         draw.choice((0, 5, 50, most)), draw.choice(WINDOWS))
 
     def admin_act(self) -> Command:
         """An act that changes nothing."""
@@ -375,12 +389,27 @@ class RandomFlow:
         ticks = self.random.randint(0, int(SPREADS[instrument_id] * spreads))
         return ticks * TICKS[instrument_id]
 
-    def _next_number(self) -> tuple[int, int, int]:
+    def _next_number(self, source: Source) -> tuple[int, int, int]:
         account_id = self.random.choice(tuple(FIRMS))
         user_ref_idx = self.random.choice(CHANNELS)
+        return account_id, user_ref_idx, self._number(account_id, user_ref_idx, source)
+
+    def _number(self, account_id: int, user_ref_idx: int, source: Source) -> int:
+        """The next number of a channel, or nearly, or one that was overtaken: often over UDP."""
+        draw = self.random
+        if draw.random() < (0.3 if source == Source.UDP else 0.03):
+            missing = self.oracle.missing_numbers(account_id, user_ref_idx)
+            if missing:
+                return draw.choice(missing)
+        step = draw.choice(UDP_STEPS if source == Source.UDP else STEPS)
+        if source == Source.UDP and draw.random() < 0.002:
+            step = draw.choice((1_022, 1_023, 1_024, 1_025, 1_026, 5_000))
         last = self.oracle.last_number(account_id, user_ref_idx)
-        step = self.random.choice((1,) * 18 + (0, 5))
-        return account_id, user_ref_idx, min(last + step, 2**32 - 1)
+        return min(max(0, last + step), 2**32 - 1)
+
+    def _ouch_source(self, order: Order) -> Source:
+        """An order that came over one transport may be canceled over the other."""
+        return self.random.choice(OUCH_SOURCES) if order.has_stream else order.source
 
     def _live_order(self) -> Order | None:
         resting = [orders for orders in self.oracle.resting.values() if orders]

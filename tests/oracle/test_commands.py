@@ -37,6 +37,7 @@ def test_packed_commands_equal_those_of_the_builders():
     built.resume_instrument(7, key="ops")
     built.admin_act(Act.DISCONNECT, account_id=3, reason="asked for")
     built.set_rules(2**64 - 1, 2**63, 2**64 - 2)
+    built.set_rules(0, 0, 0, 1_024)
     packed = command_batch([
         define_instrument(7, "GOOG", 100, 999_999),
         define_account(3, "MAKER1", "FIRM", notional_max=10**15, open_orders_max=4, collar_bps=50,
@@ -71,6 +72,7 @@ def test_packed_commands_equal_those_of_the_builders():
         Command(Kind.CMD_ADMIN_ACT, 3, source=Source.ADMIN, act=Act.DISCONNECT,
                 reason="asked for"),
         set_rules(2**64 - 1, 2**63, 2**64 - 2),
+        set_rules(0, 0, 0, 1_024),
     ], 1)
     assert packed.dicts() == built.dicts()
     assert bytes(packed) == bytes(built)

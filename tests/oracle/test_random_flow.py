@@ -15,6 +15,9 @@ from tests.oracle.venue_pair import VenuePair
 LONG = os.environ.get("MATCHD_TEST_PROFILE") == "long"
 # A pair keeps its whole log, so many short lives rather than one endless one.
 OPERATIONS_PER_SEED = 10_000
+# Events that used a number up: each of its own, and of a resting order at a roll.
+NUMBERED = ("accepted", "replaced", "mass_canceled", "entry_disabled", "entry_enabled",
+            "announced")
 SEEDS = range(100 if LONG else 4)
 
 
@@ -38,7 +41,7 @@ def test_deep_and_scattered_books_behave_like_small_ones(seed):
 
 def test_random_flow_meets_every_kind_of_event_and_every_reason():
     pair = VenuePair()
-    flow = RandomFlow(20, pair)
+    flow = RandomFlow(33, pair)
     flow.define()
     flow.run(OPERATIONS_PER_SEED)
     events = [event for batch in pair.log for event in batch.dicts()]
@@ -61,6 +64,28 @@ def test_random_flow_meets_every_kind_of_event_and_every_reason():
                for event in events)
     reasons = {event["reason"] for event in events if event["kind"] == "canceled"}
     assert reasons == {"U", "I", "G", "E"}
+    assert late_kinds(events) >= {"accepted", "replaced", "mass_canceled", "entry_enabled"}
+
+
+def late_kinds(events: list[dict[str, Any]]) -> set[str]:
+    """What was done under a number that a later one had overtaken; by UDP alone."""
+    last: dict[tuple[int, int], int] = {}
+    kinds = set()
+    for event in events:
+        if event["kind"] == "session_started":
+            last = {}
+        if event.get("source") not in ("tcp", "udp") or event["kind"] not in NUMBERED:
+            continue
+        highest = last.get(channel_of(event), 0)
+        if event["user_ref_num"] < highest:
+            assert event["source"] == "udp"
+            kinds.add(event["kind"])
+        last[channel_of(event)] = max(event["user_ref_num"], highest)
+    return kinds
+
+
+def channel_of(event: dict[str, Any]) -> tuple[int, int]:
+    return event["account_id"], event["user_ref_idx"]
 
 
 class NewestFirst(NaiveVenue):
@@ -121,6 +146,50 @@ class RollForgetsToRestartNumbers(NaiveVenue):
         super()._session_roll(command)
         for key, value in numbers.items():
             self.accounts[key].last_number.update(value)
+
+
+class StrictOverUdp(NaiveVenue):
+    """A number that a later one overtook is ignored, whatever the window."""
+
+    def _is_in_window(self, command: Any) -> bool:
+        return False
+
+
+class WindowForAll(NaiveVenue):
+    """What was overtaken is taken over TCP too."""
+
+    def _is_in_window(self, command: Any) -> bool:
+        distance = self.last_number(command.account_id, command.user_ref_idx)
+        return 0 <= distance - command.user_ref_num < self.rules["udp_window"]
+
+
+class WiderWindow(NaiveVenue):
+    """The window has one number more."""
+
+    def _is_in_window(self, command: Any) -> bool:
+        self.rules["udp_window"] += self.rules["udp_window"] > 0
+        found = super()._is_in_window(command)
+        self.rules["udp_window"] -= self.rules["udp_window"] > 0
+        return found
+
+
+class RejectsLeaveTheirNumber(NaiveVenue):
+    """A rejected order's number may come again over UDP."""
+
+    def _reject(self, command: Any, reason: int, first_seq: int | None = None) -> None:
+        super()._reject(command, reason, first_seq)
+        account = self.accounts.get(command.account_id)
+        if account is not None and command.kind != Kind.CMD_MODIFY:
+            account.used.get(command.user_ref_idx, set()).discard(command.user_ref_num)
+
+
+class OldGapsStayOpen(NaiveVenue):
+    """What was missing before there was a window may still come."""
+
+    def _set_rules(self, command: Any) -> None:
+        super()._set_rules(command)
+        for account in self.accounts.values():
+            account.settled = {}
 
 
 class CollarWithoutTrades(NaiveVenue):
@@ -241,7 +310,8 @@ class RejectsAreNotRemembered(NaiveVenue):
     MassCancelOfOneChannel, PostOnlyIsForgottenByReplace, KillSwitchIsTheAccounts,
     HaltForgottenByReplace, PrivateMassCancelOfPrivateOrders, PrivateOrdersUseNumbers,
     RefusedPrivateReplaceCancels, IdsEndWithTheFirstOrder, IdsAreForgottenByAgeAlone,
-    RejectsAreNotRemembered,
+    RejectsAreNotRemembered, StrictOverUdp, WindowForAll, WiderWindow, RejectsLeaveTheirNumber,
+    OldGapsStayOpen,
 ])
 def test_a_broken_rule_is_noticed(broken: Callable[[], NaiveVenue]):
     pair = VenuePair(broken())

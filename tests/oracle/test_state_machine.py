@@ -43,7 +43,11 @@ quantities = st.one_of(
 odd_prices = st.sampled_from((
     None, None, None, None, None, None, -2**63, -1, 0, 1, 699, 1_999_999_999, 2_000_000_000,
     2_000_000_001, 2**31 - 2, 2**31 - 1, 2**31, 2**63 - 1))
-number_steps = st.sampled_from((1, 1, 1, 1, 1, 1, 0, -1, 7, "last"))
+ouch_sources = st.sampled_from((Source.TCP, Source.UDP))
+# "late": a number that was never used, if there is one; "late" in vain is a repeat.
+number_steps = st.sampled_from((1, 1, 1, 1, 1, 1, 0, -1, 2, 7, "late", "late", -2, -3, -1_023,
+                                -1_024, -1_025, 1_023, 1_024, 1_025, "last", "nearly last"))
+windows = st.sampled_from((0, 1, 2, 7, 1_023, 1_024, 1_024, 1_024))
 times_in_force = st.sampled_from("000000113345")
 post_only = st.sampled_from((
     Flag(0), Flag(0), Flag(0), Flag(0), Flag.POST_ONLY_SET, Flag.POST_ONLY_SET | Flag.POST_ONLY))
@@ -78,16 +82,23 @@ class VenueMachine(RuleBasedStateMachine):
         self.pair = VenuePair()
         self.oracle = self.pair.oracle
 
-    @initialize(account_limits=st.tuples(limits, limits, limits))
-    def define(self, account_limits: tuple[dict[str, int], ...]) -> None:
+    @initialize(account_limits=st.tuples(limits, limits, limits), window=windows)
+    def define(self, account_limits: tuple[dict[str, int], ...], window: int) -> None:
         self.pair.send([define_instrument(number, f"I{number}", tick)
                         for number, tick in TICKS.items()], 1_000)
         self.pair.send([define_account(number, f"A{index}", FIRMS[number], **account_limits[index])
                         for index, number in enumerate(FIRMS)])
+        if window:
+            self.pair.send([set_rules(10, 1, 5, window)])
 
     def number(self, account_id: int, channel: int, step: int | str) -> int:
         if step == "last":
             return 2**32 - 1
+        if step == "nearly last":
+            return 2**32 - 1_000
+        if step == "late":
+            missing = self.oracle.missing_numbers(account_id, channel)
+            return missing[len(missing) // 2] if missing else 1
         return min(max(0, self.oracle.last_number(account_id, channel) + int(step)), 2**32 - 1)
 
     def live(self, pick: int) -> Order | None:
@@ -125,10 +136,12 @@ class VenueMachine(RuleBasedStateMachine):
     @rule(pick=picks, step=number_steps, more_lots=st.integers(-10, 20), absolute=quantities,
           use_absolute=st.sampled_from((False,) * 5 + (True,)), away=ticks_away, odd=odd_prices,
           time_in_force=times_in_force, side=st.sampled_from(("", "", "", "B", "S", "T", "E")),
-          flags=post_only, door=door_flags, extra=options, dead=st.sampled_from((0, 0, 0, 0, 1)))
+          flags=post_only, door=door_flags, extra=options, dead=st.sampled_from((0, 0, 0, 0, 1)),
+          source=ouch_sources)
     def replace(self, pick: int, step: int | str, more_lots: int, absolute: int,
                 use_absolute: bool, away: int, odd: int | None, time_in_force: str, side: str,
-                flags: Flag, door: Flag, extra: dict[str, Any], dead: int) -> None:
+                flags: Flag, door: Flag, extra: dict[str, Any], dead: int,
+                source: Source) -> None:
         order = self.live(pick)
         if order is None:
             return
@@ -138,7 +151,7 @@ class VenueMachine(RuleBasedStateMachine):
             self.number(order.account_id, order.user_ref_idx, step), order.user_ref_idx,
             quantity_lots=absolute if use_absolute else total_lots,
             price_units=price_of(order.instrument_id, away, odd), time_in_force=time_in_force,
-            display="N", iso="Y", client_order="replaced", flags=flags | door,
+            display="N", iso="Y", client_order="replaced", flags=flags | door, source=source,
             door_reason=Reject.PEG if Flag.DOOR_REASON in door else 0, command_side=side,
             orig_user_ref_num=max(0, order.user_ref_num - dead), options=extra)])
 
@@ -170,22 +183,23 @@ class VenueMachine(RuleBasedStateMachine):
           instrument_id=st.sampled_from((0, 0, *TICKS, UNKNOWN_INSTRUMENT)),
           side=st.sampled_from(("", "", "B", "S", "T", "E")),
           firm=st.sampled_from(("", "", "AAAA", "BBBB")), refused=st.sampled_from((0, 0, 0, 1)),
-          group_id=st.sampled_from((None, None, 0, 1, 2)))
+          group_id=st.sampled_from((None, None, 0, 1, 2)), source=ouch_sources)
     def mass_cancel(self, account_id: int, channel: int, step: int | str, instrument_id: int,
-                    side: str, firm: str, refused: int, group_id: int | None) -> None:
+                    side: str, firm: str, refused: int, group_id: int | None,
+                    source: Source) -> None:
         self.pair.send([Command(
             Kind.CMD_MASS_CANCEL, account_id, self.number(account_id, channel, step), channel,
-            instrument_id, side, firm=firm, symbol="SYMBOL", group_id=group_id,
+            instrument_id, side, firm=firm, symbol="SYMBOL", group_id=group_id, source=source,
             flags=Flag.DOOR_REASON if refused else Flag(0),
             door_reason=Reject.SYMBOL if refused else 0)])
 
     @rule(account_id=accounts, channel=channels, step=number_steps, enable=st.booleans(),
-          firm=st.sampled_from(("", "", "AAAA")))
+          firm=st.sampled_from(("", "", "AAAA")), source=ouch_sources)
     def order_entry(self, account_id: int, channel: int, step: int | str, enable: bool,
-                    firm: str) -> None:
+                    firm: str, source: Source) -> None:
         self.pair.send([Command(
             Kind.CMD_ENABLE_ENTRY if enable else Kind.CMD_DISABLE_ENTRY, account_id,
-            self.number(account_id, channel, step), channel, firm=firm)])
+            self.number(account_id, channel, step), channel, firm=firm, source=source)])
 
     @rule(account_id=accounts, instrument_id=instruments, side=sides, quantity_lots=quantities,
           away=ticks_away, odd=odd_prices, time_in_force=times_in_force, flags=post_only,
@@ -250,9 +264,20 @@ class VenueMachine(RuleBasedStateMachine):
         self.pair.send([Command(kind, instrument_id=instrument_id, source=source, reason=reason)])
 
     @rule(window_ns=st.sampled_from((0, 10, 2**64 - 1)), kept_min=st.sampled_from((0, 1, 3)),
-          kept_max=st.sampled_from((0, 2, 5, 2**64 - 1)))
-    def rules_for_ids(self, window_ns: int, kept_min: int, kept_max: int) -> None:
-        self.pair.send([set_rules(window_ns, kept_min, kept_max)])
+          kept_max=st.sampled_from((0, 2, 5, 2**64 - 1)), window=windows)
+    def rules(self, window_ns: int, kept_min: int, kept_max: int, window: int) -> None:
+        self.pair.send([set_rules(window_ns, kept_min, kept_max, window)])
+
+    @rule(account_id=accounts, channel=channels, start=number_steps, away=ticks_away,
+          order=st.permutations(range(8)))
+    def datagrams_overtake(self, account_id: int, channel: int, start: int | str, away: int,
+                           order: list[int]) -> None:
+        """A run of new orders over UDP in any order, half of them twice."""
+        first = self.number(account_id, channel, start)
+        self.pair.send([
+            Command(Kind.CMD_ENTER, account_id, min(first + step, 2**32 - 1), channel, 1,
+                    "BS"[step % 2], 5, price_of(1, away, None), "0", source=Source.UDP)
+            for step in (*order, *order[::2])])
 
     @rule(account_id=accounts, channel=channels)
     def account_query(self, account_id: int, channel: int) -> None:

@@ -150,6 +150,8 @@ class VenuePair:
             assert self.matcher.stream_next(account_id) == account.stream_next
             for user_ref_idx, number in account.last_number.items():
                 assert self.matcher.last_user_ref_num(account_id, user_ref_idx) == number
+                assert self.matcher.missing_numbers(account_id, user_ref_idx) \
+                    == self.oracle.missing_numbers(account_id, user_ref_idx)
             used = {idx: number for idx, number in account.last_number.items() if number}
             assert table[account_id] == {
                 **account.definition, "open_orders": open_orders[account_id],

@@ -23,7 +23,7 @@ def edit(venue: Venue, old: str, new: str) -> None:
 
 async def test_a_second_start_defines_nothing_again(venue: Venue) -> None:
     seq = venue.app.matcher.next_seq
-    assert seq == 7
+    assert seq == 8
     await venue.restart()
     assert venue.app.matcher.next_seq == seq
 
@@ -88,14 +88,17 @@ async def test_orders_of_an_instrument_that_left_the_file_may_be_canceled(venue:
     assert (await wire.message())["reject_reason"] == 0x0017
 
 
-async def test_rules_for_ids_of_clients_are_in_the_log_when_they_differ(venue: Venue) -> None:
-    day = {"window_ns": 86_400 * 10**9, "kept_min": 100_000, "kept_max": 10_000_000}
+async def test_rules_are_in_the_log_when_they_differ(venue: Venue) -> None:
+    day = {"window_ns": 86_400 * 10**9, "kept_min": 100_000, "kept_max": 10_000_000,
+           "udp_window": 1_024}
     assert venue.app.matcher.rules() == day
     await venue.stop()
     (venue.data_dir.parent / "matchd.toml").write_text(
-        "[api]\nclient_id_window_s = 60\nclient_ids_kept_min = 5\n")
+        "[api]\nclient_id_window_s = 60\nclient_ids_kept_min = 5\n"
+        "[order_entry]\nudp_window = 0\n")
     await venue.start()
-    assert venue.app.matcher.rules() == {**day, "window_ns": 60 * 10**9, "kept_min": 5}
+    assert venue.app.matcher.rules() == {**day, "window_ns": 60 * 10**9, "kept_min": 5,
+                                         "udp_window": 0}
     seq = venue.app.matcher.next_seq
     await venue.restart()
     assert venue.app.matcher.next_seq == seq
