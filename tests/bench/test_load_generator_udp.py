@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from bench.udplogin import Refused, connect, say_login
 from tests.bench.fake_udp_venue import HEADER, SESSION, FakeUdpVenue, Link, Mangle
 from tests.bench.fake_venue import Twist
 from tests.bench.test_load_generator import changed
+from tests.support.daemon import Daemon
+from tests.support.lossy_link import LossyLink, Rates
 
 Make = Callable[[FakeUdpVenue], LoadGenerator]
 
@@ -203,3 +206,23 @@ def test_a_login_that_is_refused_or_not_answered_says_so() -> None:
 def test_what_makes_no_sense_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
         LoadGenerator("127.0.0.1", 1, [("A", "B")], ["X"], **options)  # type: ignore[arg-type]
+
+
+def test_the_venue_itself_over_a_link_that_loses(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path).start()
+    try:
+        with LossyLink(("127.0.0.1", daemon.udp_port), seed=3) as link:
+            link.rates = Rates(drop=0.1, duplicate=0.1, reorder=0.1)
+            generator = LoadGenerator("127.0.0.1", link.port, [("MAKER1", "demo")], ["BTC-USDT"],
+                                      transport="udp", resend_ms=30, ask_ms=5)
+            generator.connect()
+            orders, resent = 0, 0
+            while orders < 2_000 or not resent:
+                figures = generator.closed_loop(100, 0.5, resting=100)
+                generator.settle()
+                orders += figures["orders"]
+                resent += figures["datagrams"]["resent"]
+            link.rates = Rates()
+            generator.finish()
+    finally:
+        daemon.kill()
