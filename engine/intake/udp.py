@@ -63,11 +63,11 @@ class UdpCounts:
     def __init__(self, metrics: Metrics, door: UdpDoor) -> None:
         counter = metrics.counter
         self.datagrams_in = counter("udp_datagrams_in", "datagrams", "datagrams received")
-        counter("udp_bytes_in", "bytes", "bytes received in datagrams",
+        counter("udp_received", "bytes", "bytes received in datagrams",
                 lambda: door.total("bytes_in"))
         counter("udp_datagrams_out", "datagrams", "datagrams sent",
                 lambda: door.total("datagrams_out"))
-        counter("udp_bytes_out", "bytes", "bytes sent in datagrams",
+        counter("udp_sent", "bytes", "bytes sent in datagrams",
                 lambda: door.total("bytes_out"))
         self.gap_requests = counter("udp_gap_requests", "requests",
                                     "requests for messages that were lost")
