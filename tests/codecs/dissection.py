@@ -55,9 +55,10 @@ class Frame:
     cut: bool = False
 
 
-def tshark(path, *arguments):
-    """What tshark with the script says; fails for what goes wrong inside of it."""
-    command = ["tshark", "-X", f"lua_script:{SCRIPT}", "-r", str(path), *arguments]
+def tshark(path, *arguments, script=True):
+    """What tshark says, with the script or as it is; fails for what goes wrong inside."""
+    ours = ["-X", f"lua_script:{SCRIPT}"] if script else []
+    command = ["tshark", *ours, "-r", str(path), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     complaints = done.stderr.replace("Running as user \"root\" and group \"root\"."
