@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import ROOT, Daemon
+from tests.support.lossy_link import LossyLink, Rates
 from tests.support.redis import RedisServer
 
 
-def run_python(*arguments: str, folder: Path = ROOT) -> str:
+def run_python(*arguments: str, folder: Path = ROOT, timeout_s: float = 30) -> str:
     done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=30, check=False)
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=timeout_s,
+                          check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -58,6 +61,50 @@ def test_the_redis_example_enters_changes_and_cancels(
         "200: reduced to 0.200000\n"
         "200: canceled\n"
         "422: price_off_tick\n")
+
+
+UDP_EXAMPLE = ROOT / "examples" / "udp_client.py"
+UDP_EXAMPLE_SAYS = (
+    "accepted B 500 AAPL at 1800000\n"
+    "accepted S 200 AAPL at 1800000\n"
+    "executed 200 at 1800000\n"
+    "executed 200 at 1800000\n"
+    "rejected, reason 0017\n"
+    "canceled 300, reason U\n")
+
+
+def test_the_udp_example_trades_and_leaves_nothing_behind(daemon: Daemon) -> None:
+    for _ in range(2):
+        assert run_python(str(UDP_EXAMPLE), str(daemon.udp_port)) == UDP_EXAMPLE_SAYS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_udp_example_says_the_same_over_a_lossy_link(daemon: Daemon, seed: int) -> None:
+    with LossyLink(("127.0.0.1", daemon.udp_port), Rates.all(0.2), seed) as link:
+        assert run_python(str(UDP_EXAMPLE), str(link.port), timeout_s=120) == UDP_EXAMPLE_SAYS
+
+
+def test_the_udp_example_goes_on_after_a_restart_of_the_venue(daemon: Daemon) -> None:
+    example = runpy.run_path(str(UDP_EXAMPLE))
+    with LossyLink(("127.0.0.1", daemon.udp_port)) as link:
+        client = example["Client"]("127.0.0.1", link.port, "MAKER1", "demo")
+        client.send(example["enter"](1, "B", 10, "AAPL", 1_800_000))
+        client.settle()
+        daemon.stop()
+        client.send(example["enter"](2, "S", 10, "AAPL", 1_800_000))
+        client.turn()
+        daemon.start()
+        link.target = ("127.0.0.1", daemon.udp_port)
+        client.settle()
+    assert b"".join(message[:1] for message in client.messages) == b"AAEE"
+    client.log_out()
+
+
+def test_the_udp_example_is_short_and_needs_no_library() -> None:
+    text = UDP_EXAMPLE.read_text("utf-8")
+    imported = {name.split(".")[0] for name in re.findall(r"^(?:import|from) (\S+)", text, re.M)}
+    assert imported <= sys.stdlib_module_names
+    assert len(text.splitlines()) <= 200
 
 
 @pytest.mark.parametrize("page", sorted(
