@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cython_core.event import CommandBatch, EventBatch
@@ -245,12 +246,8 @@ class App:
 
     def _make_gauges(self) -> None:
         gauge = self.metrics.gauge
-        self._gauge_queue(self.commands)
-        self._gauge_queue(self.events)
-        self._gauge_queue(self.committed)
-        self._gauge_queue(self.seen)
-        if self.stores.tail is not None:
-            self._gauge_queue(self.stores.tail)
+        for queue in self.queues:
+            self._gauge_queue(queue)
         gauge("sessions", "sessions", "live sessions", self.registry.live_count)
         gauge("connections", "connections", "open connections, logged in or not",
               lambda: self.door.connection_count)
@@ -291,6 +288,18 @@ class App:
 
     # -- what lifecycle starts, in the order of the path -----------------------------------------
 
+    @property
+    def queues(self) -> list[QueueView]:
+        """The joints of the path, in its order."""
+        queues: list[QueueView] = [self.commands, self.events, self.committed, self.seen]
+        return queues if self.stores.tail is None else [*queues, self.stores.tail]
+
+    def describe(self) -> str:
+        """The venue in one line."""
+        return (f"open: {self.registry.live_count()} sessions, "
+                f"{self.matcher.resting_orders:,} resting orders, "
+                f"seq {self.journal.committed_seq:,}")
+
     def start_stages(self) -> list[asyncio.Task[None]]:
         """Run every stage; a stage ends when its queue is closed and empty."""
         stages = {
@@ -302,11 +311,16 @@ class App:
         }
         return [asyncio.create_task(stage, name=name) for name, stage in stages.items()]
 
-    async def listen_order_entry(self) -> int:
-        """Take orders over TCP, and over UDP if that is on; returns the port of TCP."""
-        self.ports["order_entry"] = port = await self.door.listen()
+    async def listen_order_entry(self, streams: Sequence[socket.socket] = (),
+                                 datagrams: Sequence[socket.socket] = ()) -> int:
+        """Take orders over TCP, and over UDP if that is on, on sockets that were handed over or
+        on our own; returns the port of TCP."""
+        self.ports["order_entry"] = port = await self.door.listen(streams)
         if self.udp_door is not None:
-            self.ports["order_entry_udp"] = await self.udp_door.listen()
+            self.ports["order_entry_udp"] = await self.udp_door.listen(datagrams)
+        else:
+            for unwanted in datagrams:
+                unwanted.close()
         return port
 
     def stop_reading_orders(self) -> None:

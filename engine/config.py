@@ -8,7 +8,7 @@ are reported at once. This is the only file that looks at the environment.
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -23,6 +23,8 @@ from engine.tables import Problems, check_table, expected, read_toml, show
 
 DEFAULTS_DIR = Path(__file__).parent / "defaults"
 LOCAL_FILE = Path("config/matchd.toml")
+SERVICE_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS",
+                     "LISTEN_FDNAMES")
 
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Positive = Annotated[int, Meta(ge=1, le=2**40)]
@@ -38,6 +40,7 @@ class VenueConfig(msgspec.Struct, frozen=True):
     data_dir: Name = "./data"
     instruments: Name = "instruments.toml"
     accounts: Name = "accounts.toml"
+    drain_timeout_ms: Milliseconds = 30_000
 
 
 class OrderEntryConfig(msgspec.Struct, frozen=True):
@@ -324,12 +327,13 @@ def peer_urls(config: PeersConfig) -> dict[str, str]:
     return {name: url.rstrip("/") for name, _, url in pairs}
 
 
-def require_safe(settings: Settings) -> None:
+def require_safe(settings: Settings, handed: Sequence[str] = ()) -> None:
     """Raise ConfigError when a door would listen beyond loopback while an account still has the
-    demo password."""
+    demo password. `handed` are the addresses of sockets that a service manager opened."""
     config = settings.config
     hosts = {"order_entry.host": config.order_entry.host, "feed.host": config.feed.host,
              "api.host": config.api.host}
+    hosts |= {f"a socket handed over ({host})": host for host in handed}
     beyond = {key: host for key, host in hosts.items() if not is_loopback(host)}
     demo = beyond and [account.username
                        for account in account_table.demo_accounts(settings.accounts)]
@@ -340,6 +344,12 @@ def require_safe(settings: Settings) -> None:
                           "a loopback address while a demo password is in use",
                           f"{show(host)} with the password \"demo\" for {', '.join(demo)}")
         problems.raise_all()
+
+
+def take_service_variables() -> dict[str, str]:
+    """What a service manager put into the environment for this process (sd_notify(3),
+    sd_listen_fds(3)), taken out of it: it is not meant for processes that we start."""
+    return {name: os.environ.pop(name) for name in SERVICE_VARIABLES if name in os.environ}
 
 
 def is_loopback(host: str) -> bool:

@@ -2,30 +2,48 @@
 
 A stage that fails stops everything at once: nothing is acknowledged any more, and the process
 ends with the error's exit code. What was acknowledged is in the log, and the next start finds it.
+
+SIGTERM and SIGINT drain, a second one hurries; SIGUSR1 writes what everything is doing to the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import faulthandler
 import gc
+import os
 import resource
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import uvloop
 
-from engine import clock, log
+from engine import clock, config, diagnosis, log
 from engine.app import App
 from engine.config import Settings
 from engine.errors import EngineError
 from engine.journal.journal import Journal
+from engine.stopping import Stop
+from engine.supervisor import Supervisor
 from engine.tasks import end_all
 
-# A stage that has not emptied by then is stuck; the next start recovers what it held.
-DRAIN_S = 30.0
+# What sockets that are handed over have to be called (FileDescriptorName=).
+ORDER_ENTRY = "order-entry"
 # Descriptors beside those of connections: the journal's files, the loop's, the log's.
 FILES_BESIDE = 128
+# In a hurry a stage may still take so long for what it has, and a farewell so long.
+STAGE_HURRIED_S = 2.0
+FAREWELL_HURRIED_S = 0.2
+# Whatever is left of the time to stop, a farewell may take so long.
+FAREWELL_S = 5.0
+# While the log is read, so often a line for the service manager and for the log, and so much
+# time asked for.
+PROGRESS_NS = clock.NS_PER_S
+PROGRESS_LOG_NS = 10 * clock.NS_PER_S
+START_MORE_S = 60
 
 Tasks = Sequence[asyncio.Task[None]]
 
@@ -34,16 +52,31 @@ class StageError(EngineError):
     """A part of the venue failed or ended that should run: a mistake of ours."""
 
 
+class StoppedEarlyError(EngineError):
+    """It was asked to stop before it had started. Nothing is wrong."""
+
+
 def run(settings: Settings) -> int:
     """Run the venue until SIGTERM or SIGINT; returns the exit code.
 
     Raises EngineError (its `exit_code` says which) when the venue cannot start or has to stop.
     """
     log.configure(settings.config.log.level, settings.config.log.format)
-    config = settings.config
-    _allow_files(config.order_entry.connections_max + config.feed.clients_max + FILES_BESIDE)
+    # A watchdog ends a process that stands still with SIGABRT: then stderr says where it stood.
+    faulthandler.enable()
+    entry, feed = settings.config.order_entry, settings.config.feed
+    _allow_files(entry.connections_max + feed.clients_max + FILES_BESIDE)
+    supervisor = Supervisor(config.take_service_variables())
+    if supervisor.hosts():
+        config.require_safe(settings, supervisor.hosts())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_until_signal(settings))
+        try:
+            runner.run(_serve_until_signal(settings, supervisor))
+        except StoppedEarlyError:
+            log.get("lifecycle").info("stopped before it had started")
+        except EngineError as error:
+            supervisor.status(f"failed: {error}")
+            raise
     return 0
 
 
@@ -53,43 +86,80 @@ def _allow_files(wanted: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    with contextlib.suppress(OSError, ValueError):
+        # A sandbox may forbid it.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed < wanted:
         log.get("lifecycle").warning("fewer open files are allowed than connections_max needs",
                                      wanted=wanted, allowed=allowed)
 
 
-async def _serve_until_signal(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+async def _serve_until_signal(settings: Settings, supervisor: Supervisor) -> None:
+    stop = Stop()
+    apps: list[App] = []
+
+    def dump() -> None:
+        _dump(apps)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(settings, stop)
+        _on_signal(number, stop.set, stop)
+    _on_signal(signal.SIGUSR1, dump)
+    await serve(settings, stop, lambda app, port: apps.append(app), supervisor)
 
 
-async def serve(settings: Settings, stop: asyncio.Event,
-                ready: Callable[[App, int], None] | None = None) -> None:
+def _on_signal(number: int, act: Callable[[], None], stop: Stop | None = None) -> None:
+    """Have `act` called in the loop. Python's own handlers, because the log is read in one call of
+    the loop's: what reads it looks at `stop.wanted`."""
+    loop, process = asyncio.get_running_loop(), os.getpid()
+
+    def handle(*_: object) -> None:
+        if os.getpid() != process:
+            # The child that writes a snapshot: its parent ends it.
+            return
+        if stop is not None:
+            stop.wanted = True
+        with contextlib.suppress(RuntimeError):
+            # The loop may be closed already: then it is over anyway.
+            loop.call_soon_threadsafe(act)
+
+    signal.signal(number, handle)
+
+
+def _dump(apps: Sequence[App]) -> None:
+    """What everything is doing, into the log."""
+    diagnosis.tell_all(log.get("diagnosis").warning, [
+        queue for app in apps for queue in app.queues])
+
+
+async def serve(settings: Settings, stop: Stop, ready: Callable[[App, int], None] | None = None,
+                supervisor: Supervisor | None = None) -> None:
     """The whole life, until `stop` is set. `ready` gets the app and its port once it listens.
 
     Raises EngineError when the venue cannot start or a part of it fails.
     """
     logger = log.get("lifecycle")
+    supervisor = supervisor or Supervisor()
     for warning in settings.warnings:
         logger.warning(warning)
 
     # 1. Recover: the same at every start, the first included.
-    app = _recover(settings)
+    app = _recover(settings, stop, supervisor)
 
     # 2. Run the stages, and let them take in what changed in the tables.
     stages = app.start_stages()
     timers: Tasks = []
+    until_s = 0.0
     try:
         await _unless_failed(stages, app.settle())
 
         # 3. Listen.
         await app.control.start()
-        port = await app.listen_order_entry()
-        timers = app.start_timers()
+        port = await app.listen_order_entry(
+            supervisor.take_sockets(ORDER_ENTRY, socket.SOCK_STREAM),
+            supervisor.take_sockets(ORDER_ENTRY, socket.SOCK_DGRAM))
+        timers = [*app.start_timers(), asyncio.create_task(
+            supervisor.beat_for_ever(app.describe), name="beats")]
         await _unless_failed([*stages, *timers], app.listen_http())
         # After it: a client that comes back at once logs in with what the gateway reads first.
         await app.listen_feed()
@@ -98,6 +168,8 @@ async def serve(settings: Settings, stop: asyncio.Event,
         # What start-up made lives as long as the process: no collection need look at it again.
         gc.freeze()
         app.vitals.start()
+        supervisor.close_others()
+        supervisor.ready(app.describe())
         if ready is not None:
             ready(app, port)
 
@@ -106,29 +178,24 @@ async def serve(settings: Settings, stop: asyncio.Event,
 
         # 5. Drain, in the order of the path.
         logger.info("stopping")
-        await _unless_failed(timers, _drain(app, stages))
+        supervisor.stopping("stopping: finishing what is queued")
+        until_s = clock.monotonic_s() + settings.config.venue.drain_timeout_ms / 1000
+        await _unless_failed(timers, _drain(app, stages, stop, until_s))
     except BaseException:
         app.journal.abandon()
         raise
     finally:
-        app.vitals.stop()
-        app.control.close()
-        app.stop_reading_orders()
-        app.stop_order_queue()
-        await app.stores.close()
-        await app.close_feed()
-        await app.close_http()
-        await end_all([*timers, *stages])
-        await app.close_order_entry("the venue stops")
-        app.market.close()
-    app.journal.close(app.matcher)
+        await _close(app, [*timers, *stages], stop, until_s)
+    app.journal.close(app.matcher, snapshot=not stop.hurried)
     logger.info("stopped", seq=app.matcher.next_seq - 1)
 
 
-def _recover(settings: Settings) -> App:
+def _recover(settings: Settings, stop: Stop, supervisor: Supervisor) -> App:
     logger = log.get("lifecycle")
     started_ns = clock.monotonic_ns()
-    recovered = Journal.open(settings.config)
+    supervisor.starting("reading the log", START_MORE_S)
+    recovered = Journal.open(settings.config, progress=_Progress(stop, supervisor))
+    supervisor.starting("making the books", START_MORE_S)
     app = App(settings, recovered)
     # What a start found in an old log, say a tail that was cut, is worth a warning.
     tell = logger.warning if app.matcher.next_seq > 1 else logger.info
@@ -141,20 +208,65 @@ def _recover(settings: Settings) -> App:
     return app
 
 
-async def _drain(app: App, stages: Tasks) -> None:
-    """Close the first queue and let each stage empty its own; the journal syncs last."""
+class _Progress:
+    """Tells how far the reading of the log is, and ends it when the process shall stop."""
+
+    def __init__(self, stop: Stop, supervisor: Supervisor) -> None:
+        self._stop, self._supervisor = stop, supervisor
+        self._started_ns = self._told_ns = self._logged_ns = clock.monotonic_ns()
+
+    def __call__(self, done_bytes: int, all_bytes: int, events: int) -> None:
+        if self._stop.wanted:
+            raise StoppedEarlyError("asked to stop while the log was read")
+        now_ns = clock.monotonic_ns()
+        if now_ns - self._told_ns < PROGRESS_NS:
+            return
+        self._told_ns = now_ns
+        percent = min(100 * done_bytes // max(all_bytes, 1), 100)
+        rate = events * clock.NS_PER_S // (now_ns - self._started_ns)
+        self._supervisor.starting(f"reading the log: {percent} %, {rate:,} events per second",
+                                  START_MORE_S)
+        if now_ns - self._logged_ns >= PROGRESS_LOG_NS:
+            self._logged_ns = now_ns
+            log.get("lifecycle").info("reading the log", percent=percent, events=events,
+                                      events_per_second=rate)
+
+
+async def _drain(app: App, stages: Tasks, stop: Stop, until_s: float) -> None:
+    """Close the first queue and let each stage empty its own; the journal syncs last. In a hurry
+    nobody waits for more than that: stores catch up at the next start."""
     app.stop_reading_orders()
     app.stop_order_queue()
     app.drain_http()
     app.commands.close()
     for stage in stages:
-        try:
-            await asyncio.wait_for(asyncio.shield(stage), DRAIN_S)
-        except TimeoutError:
-            raise StageError(f"{stage.get_name()} did not drain within {DRAIN_S:.0f} s") from None
+        if not await stop.give_time(asyncio.shield(stage), until_s, STAGE_HURRIED_S):
+            _dump([app])
+            raise StageError(f"{stage.get_name()} did not drain in time",
+                             "what was acknowledged is in the log; the next start goes on from it")
     app.feed.finish()
-    await app.finish_order_queue()
-    await app.stores.drain()
+    await stop.give_time(app.finish_order_queue(), until_s, FAREWELL_HURRIED_S)
+    await stop.give_time(app.stores.drain(), until_s, FAREWELL_HURRIED_S)
+
+
+async def _close(app: App, tasks: Tasks, stop: Stop, until_s: float) -> None:
+    """Tell everybody, and end what runs. Each farewell has its own limit of a few seconds."""
+    until_s = max(until_s, clock.monotonic_s() + FAREWELL_S)
+    app.vitals.stop()
+    app.control.close()
+    app.stop_reading_orders()
+    app.stop_order_queue()
+    parts = (app.stores.close(), app.close_feed(), app.close_order_entry("the venue stops"))
+    farewells = await asyncio.gather(
+        *(stop.give_time(part, until_s, FAREWELL_HURRIED_S) for part in parts),
+        return_exceptions=True)
+    # Last, so that who asks while the others go is told to come again.
+    await stop.give_time(app.close_http(), until_s, FAREWELL_HURRIED_S)
+    await end_all(tasks)
+    app.market.close()
+    for error in farewells:
+        if isinstance(error, BaseException):
+            raise error
 
 
 async def _unless_failed(tasks: Tasks, work: Coroutine[Any, Any, Any]) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import mmap
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
 from cython_core.event import CommandBatch
@@ -33,6 +33,8 @@ from engine.spare import SparePool
 REPLAY_UNSENT_BYTES = 2**20
 # Heartbeats and time-outs are looked at this many times per heartbeat.
 TICKS_PER_HEARTBEAT = 4
+# Who connects waits here until it is accepted.
+BACKLOG = 1024
 # How long a closing connection may take for its last bytes.
 LINGER_S = 2.0
 
@@ -252,7 +254,7 @@ class Door:
         self._config = config
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     @property
     def connection_count(self) -> int:
@@ -262,21 +264,27 @@ class Door:
     @property
     def listening(self) -> bool:
         """Whether connections are accepted."""
-        return self._server is not None and self._server.is_serving()
+        return any(server.is_serving() for server in self._servers)
 
-    async def listen(self) -> int:
-        """Start to listen; returns the port. Raises EngineError when the address is not ours."""
+    async def listen(self, handed: Sequence[socket.socket] = ()) -> int:
+        """Start to listen, on the sockets that were handed over if there are any; returns the
+        port. Raises EngineError when the address is not ours."""
         host, port = self._config.host, self._config.tcp_port
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: Connection(self), host, port,
-                                                    backlog=1024)
+            for listener in handed:
+                self._servers.append(await loop.create_server(lambda: Connection(self),
+                                                              sock=listener, backlog=BACKLOG))
+            if not handed:
+                self._servers.append(await loop.create_server(lambda: Connection(self), host, port,
+                                                              backlog=BACKLOG))
         except OSError as error:
             raise EngineError(f"cannot listen on {host}:{port}: {error.strerror or error}",
                               "order_entry.host and order_entry.tcp_port") from error
-        bound: int = self._server.sockets[0].getsockname()[1]
-        self.log.info("listening", host=host, port=bound)
-        return bound
+        bound = [server.sockets[0].getsockname()[:2] for server in self._servers]
+        for host, port in bound:
+            self.log.info("listening", host=host, port=port, handed_over=bool(handed))
+        return int(bound[0][1])
 
     async def tick_for_ever(self) -> None:
         """Heartbeats and time-outs of every connection."""
@@ -312,8 +320,8 @@ class Door:
 
     def stop_reading(self) -> None:
         """Listen no more and take in no more commands: the first step of draining."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in tuple(self._connections):
             connection.stop_reading()
 

@@ -14,7 +14,7 @@ import ipaddress
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cython_core.event import CommandBatch
@@ -214,11 +214,16 @@ class UdpDoor:
 
     # -- life ----------------------------------------------------------------------------------
 
-    async def listen(self) -> int:
-        """Start to listen; returns the port. Raises EngineError when the address is not ours."""
+    async def listen(self, handed: Sequence[socket.socket] = ()) -> int:
+        """Start to listen, on the sockets that were handed over if there are any; returns the
+        port. Raises EngineError when the address is not ours."""
         host, port = self._config.host, self._config.udp_port
         try:
-            for family, address in await _addresses(host, port):
+            for bound in handed:
+                _prepare(bound, self._config.udp_receive_buffer_bytes)
+                self._lines.append(Line(bound))
+                host, port = bound.getsockname()[:2]
+            for family, address in () if handed else await _addresses(host, port):
                 bound = _bind(family, (address[0], port, *address[2:]),
                               self._config.udp_receive_buffer_bytes)
                 self._lines.append(Line(bound))
@@ -229,7 +234,7 @@ class UdpDoor:
                               f"{error.strerror or error}",
                               "order_entry.host and order_entry.udp_port") from error
         self._read(True)
-        self.log.info("udp listening", host=host, port=port)
+        self.log.info("udp listening", host=host, port=port, handed_over=bool(handed))
         return port
 
     async def tick_for_ever(self) -> None:
@@ -457,9 +462,7 @@ def _is_everywhere(bound: socket.socket) -> bool:
 def _bind(family: socket.AddressFamily, address: Address, receive_bytes: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_DGRAM)
     try:
-        bound.setblocking(False)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        _prepare(bound, receive_bytes)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
@@ -473,3 +476,10 @@ def _bind(family: socket.AddressFamily, address: Address, receive_bytes: int) ->
         bound.close()
         raise
     return bound
+
+
+def _prepare(listener: socket.socket, receive_bytes: int) -> None:
+    """Have a socket as the door wants it, whoever made it. Raises OSError."""
+    listener.setblocking(False)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

@@ -30,7 +30,7 @@ from engine.journal.identity import session_id
 from engine.journal.memory import MemoryLog
 from engine.journal.past import FilePast
 from engine.journal.reader import cursor_before, read_header
-from engine.journal.recovery import State, recover, write_index
+from engine.journal.recovery import Progress, State, recover, silent, write_index
 from engine.journal.segment import (
     FOLDER,
     UNIT_BYTES,
@@ -174,11 +174,12 @@ class Journal:
 
     @staticmethod
     def open(config: Config, storage: Storage | None = None,
-             data_dir: str | Path | None = None) -> Recovered:
+             data_dir: str | Path | None = None, progress: Progress = silent) -> Recovered:
         """Recover the state in the data directory, or begin a new log, and lock it for writing.
 
-        With journal.sync "off" there is nothing to recover. Raises JournalCorrupt for damage to
-        what was on disk, DiskError when the disk fails, JournalError when the directory is in use.
+        With journal.sync "off" there is nothing to recover. `progress` is told how far it is.
+        Raises JournalCorrupt for damage to what was on disk, DiskError when the disk fails,
+        JournalError when the directory is in use.
         """
         if config.journal.sync == "off":
             return _open_memory(config)
@@ -191,7 +192,7 @@ class Journal:
         except OSError as error:
             raise _disk_error("the data directory can't be used", error) from error
         try:
-            return _open_log(config, storage)
+            return _open_log(config, storage, progress)
         except OSError as error:
             storage.unlock()
             raise _disk_error("the journal can't be opened", error) from error
@@ -523,8 +524,9 @@ class Journal:
 
     # -- the end -----------------------------------------------------------------------------
 
-    def close(self, matcher: Matcher) -> None:
-        """End a run that was drained: sync, a closing block, a snapshot. Raises DiskError."""
+    def close(self, matcher: Matcher, snapshot: bool = True) -> None:
+        """End a run that was drained: sync, a closing block, and a snapshot unless there is no
+        time for one. Raises DiskError."""
         if self._failed or matcher.next_seq != self.committed_seq + 1:
             self.abandon()
             return
@@ -535,7 +537,7 @@ class Journal:
             if not self._closed:
                 self._write_empty(record.CLOSING)
                 self._closed = True
-            if self.snapshots.newest_seq != self.committed_seq and self.committed_seq:
+            if snapshot and self.snapshots.newest_seq != self.committed_seq != 0:
                 self.snapshots.write_last(matcher, self.index, self.counted)
         except OSError as error:
             raise _disk_error("the journal can't be closed", error) from error
@@ -578,7 +580,7 @@ def _open_memory(config: Config) -> Recovered:
                      ["journal.sync is off: nothing is kept when the process ends"], 0, 0)
 
 
-def _open_log(config: Config, storage: Storage) -> Recovered:
+def _open_log(config: Config, storage: Storage, progress: Progress) -> Recovered:
     for name in storage.list(FOLDER):
         if name.endswith(".tmp"):
             storage.unlink(f"{FOLDER}/{name}")
@@ -586,7 +588,7 @@ def _open_log(config: Config, storage: Storage) -> Recovered:
     if not segment_numbers(storage):
         log_id = _new_log(config, storage)
         notes.append(f"a new log begins: {log_id.hex()}")
-    state = recover(storage, new_matcher, load_matcher)
+    state = recover(storage, new_matcher, load_matcher, progress)
     journal = Journal(config, storage, state)
     try:
         journal.begin(state.cut)

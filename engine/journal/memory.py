@@ -159,7 +159,7 @@ class MemoryLog:
         """There are no snapshots."""
         return False
 
-    def close(self, matcher: Matcher) -> None:
+    def close(self, matcher: Matcher, snapshot: bool = True) -> None:
         """There is nothing to keep."""
 
     def abandon(self) -> None:

@@ -16,7 +16,7 @@ from cython_core import record
 from cython_core.event import EventBatch
 from cython_core.model import EVENT_LAYOUT_VERSION as LAYOUT_VERSION
 from engine.errors import CorruptError, JournalError
-from engine.journal.segment import UNIT_BYTES, segment_name, segment_numbers
+from engine.journal.segment import PAGE_BYTES, UNIT_BYTES, segment_name, segment_numbers
 from engine.journal.storage import File, Storage
 
 # What is read at once; a larger block is read whole.
@@ -149,6 +149,15 @@ class LogWalk:
         return Cursor(self._segment, self._offset, walker.next_seq, walker.chain,
                       walker.incarnation)
 
+    def bytes_ahead(self) -> int:
+        """About how many bytes of blocks the walk has before it. Raises OSError."""
+        found = 0
+        for number in self._numbers:
+            if number >= self._segment:
+                used = used_bytes(self._storage, number)
+                found += max(used - (self._offset if number == self._segment else 0), 0)
+        return found
+
     def runs(self, run_units: int = RUN_UNITS) -> Iterator[Run]:
         """Yield the events in order, in runs of whole blocks of one segment.
 
@@ -262,6 +271,23 @@ class LogWalk:
         walker = self._walker
         self.ending = Ending(self.cursor(), damage, walker.synced_seq, walker.time_ns,
                              walker.flags, tuple(self._notes))
+
+
+def used_bytes(storage: Storage, number: int) -> int:
+    """About how much of a segment is written: blocks lie without a hole, behind them are zeros.
+    A few reads find the end, to a page."""
+    file = storage.open(segment_name(number))
+    try:
+        low, high = 0, -(-file.size() // PAGE_BYTES)
+        while low < high:
+            middle = (low + high) // 2
+            if record.first_nonzero(file.pread(PAGE_BYTES, middle * PAGE_BYTES)) >= 0:
+                low = middle + 1
+            else:
+                high = middle
+        return low * PAGE_BYTES
+    finally:
+        file.close()
 
 
 def first_nonzero_byte(storage: Storage, number: int, start: int) -> int:

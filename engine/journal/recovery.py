@@ -53,13 +53,22 @@ class State(NamedTuple):
     notes: list[str]
 
 
+# Told from time to time: bytes of the log that were read, bytes to read, events applied.
+Progress = Callable[[int, int, int], None]
+
+
+def silent(done_bytes: int, all_bytes: int, events: int) -> None:
+    """Progress that nobody wants to know."""
+
+
 class _Refused(Exception):
     """The snapshot does not fit the log; the text says why."""
 
 
 def recover(storage: Storage, make_matcher: Callable[[], Any],
-            load_matcher: Callable[[memoryview], Any]) -> State:
-    """The state at the end of the log; cuts a torn tail.
+            load_matcher: Callable[[memoryview], Any], progress: Progress = silent) -> State:
+    """The state at the end of the log; cuts a torn tail. What `progress` raises ends it with
+    nothing changed.
 
     Raises JournalCorrupt, with nothing changed, when what was on disk is damaged; JournalError
     when a file can't be read or the log is of another layout.
@@ -71,14 +80,14 @@ def recover(storage: Storage, make_matcher: Callable[[], Any],
         try:
             snapshot = read_snapshot(storage, seq)
             matcher = _load(load_matcher, snapshot)
-            return _walk(storage, header, snapshot, matcher, notes, ahead)
+            return _walk(storage, header, snapshot, matcher, notes, ahead, progress)
         except (BadSnapshot, _Refused) as reason:
             notes.append(f"snapshots/{seq}.snap is refused: it {reason}")
             ahead = ahead or "ahead of the log" in str(reason)
     if header.first_seq != 1:
         raise JournalCorrupt(f"the log begins at seq {header.first_seq} and no good snapshot "
                              "reaches it", segment_name(header.number), 0, header.first_seq)
-    return _walk(storage, header, None, make_matcher(), notes, ahead)
+    return _walk(storage, header, None, make_matcher(), notes, ahead, progress)
 
 
 def _load(load_matcher: Callable[[memoryview], Any], snapshot: Snapshot) -> Any:
@@ -92,13 +101,15 @@ def _load(load_matcher: Callable[[memoryview], Any], snapshot: Snapshot) -> Any:
 
 
 def _walk(storage: Storage, header: record.SegmentHeader, snapshot: Snapshot | None, matcher: Any,
-          notes: list[str], ahead: bool) -> State:
+          notes: list[str], ahead: bool, progress: Progress) -> State:
     """Apply the log behind the snapshot. Raises _Refused when the two do not belong together."""
     before = snapshot and _join(storage, header, snapshot)
     walk = LogWalk(storage, before and before.cursor)
     feed = _Feed(storage, walk, matcher, snapshot.streams if snapshot else StreamIndex())
+    all_bytes = walk.bytes_ahead()
     for run in walk.runs(feed.index.current.room_units):
         feed.take(run)
+        progress(walk.blocks_bytes, all_bytes, feed.events)
     ending = _ending(walk)
     feed.finish()
     judge(storage, walk.log_id, ending, snapshot.seq if snapshot else 0)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.service_manager import ServiceManager
+
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30.0
 
@@ -26,6 +28,8 @@ class Daemon:
         self.log_path = folder / "daemon.log"
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
+        # Set by a test: the daemon is then started as a service manager does it.
+        self.manager: ServiceManager | None = None
         self._config = config or ROOT / "config" / "matchd.toml"
         # Without stores, unless a test asks for one: most tests are about something else.
         self._settings = {"order_entry__tcp_port": 0, "order_entry__udp_port": 0, "feed__port": 0,
@@ -70,8 +74,11 @@ class Daemon:
         """Start, and don't wait."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as log:
-            self.process = subprocess.Popen(self.command("run"), cwd=ROOT, env=self.environment,
-                                            stdout=log, stderr=log)
+            if self.manager is not None:
+                self.process = self.manager.start(self.command("run"), self.environment, ROOT, log)
+            else:
+                self.process = subprocess.Popen(self.command("run"), cwd=ROOT,
+                                                env=self.environment, stdout=log, stderr=log)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command of matchd on the same configuration and data directory."""

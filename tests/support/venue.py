@@ -10,6 +10,7 @@ from cython_core.event import CommandBatch
 from engine import config, lifecycle
 from engine.accounts import hash_password
 from engine.app import App
+from engine.stopping import Stop
 
 # Hashes for tests are cheap: a login takes no time.
 _COST_LOG2 = 4
@@ -69,7 +70,7 @@ class Venue:
         self.data_dir = folder / "data"
         self.port = 0
         self._app: App | None = None
-        self._stop = asyncio.Event()
+        self._stop = Stop()
         self._task: asyncio.Task[None] | None = None
 
     @property
