@@ -8,11 +8,13 @@ import base64
 import binascii
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -26,11 +28,26 @@ PASSWORD_LENGTH_MAX = 10
 COST_LOG2 = 14
 _HASH = re.compile(r"scrypt\$([0-9]{1,7})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+/=]{8,})"
                    r"\$([A-Za-z0-9+/=]{8,})")
+_NAME = re.compile(r"CN=.{1,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 ROLES = {"trader": 0, "read-only": 1, "admin": 2}
 
 Limit = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Limit32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+
+class Certificate(NamedTuple):
+    """What TLS has verified of a client: its common name, and the SHA-256 of all of it."""
+
+    common_name: str
+    sha256: str
+
+    def is_called(self, name: str) -> bool:
+        """Whether accounts.toml means this one by `name`: "CN=..." or a fingerprint."""
+        if name.startswith("CN="):
+            return bool(self.common_name) and name[3:] == self.common_name
+        return hmac.compare_digest(_fingerprint(name), self.sha256)
 
 
 class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,6 +64,18 @@ class Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     open_orders_max: Limit32 = 0
     collar_bps: Limit32 = 0
     messages_per_second: Limit32 = 0
+    addresses: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+
+    def admits_host(self, host: str) -> bool:
+        """Whether somebody at this IP address may act for the account."""
+        return not self.addresses or _within(host, self.addresses)
+
+    def admits(self, host: str, certificate: Certificate | None = None) -> bool:
+        """The same for a login to order entry, with this certificate of TLS. An account that
+        names no certificates asks for none."""
+        return self.admits_host(host) and (not self.certificates or (
+            certificate is not None and any(map(certificate.is_called, self.certificates))))
 
     @property
     def role_code(self) -> int:
@@ -64,11 +93,24 @@ def load(path: Path, problems: Problems | None = None) -> list[Account]:
         if account is not None and _parse_hash(account.password_hash) is None:
             found.note(path, f"{where}.password_hash", "what `matchd hash-password` prints",
                        show(account.password_hash))
+        if account is not None:
+            _check_admission(account, path, where, found)
     for key in ("id", "username"):
         check_unique(rows, key, path, found)
     if problems is None:
         found.raise_all()
     return sorted((one for one in accounts if one is not None), key=lambda one: one.id)
+
+
+def _check_admission(account: Account, path: Path, where: str, found: Problems) -> None:
+    for text in account.addresses:
+        if _network(text) is None:
+            found.note(path, f"{where}.addresses", 'IP addresses and networks, like "10.0.0.0/8"',
+                       show(text))
+    for text in account.certificates:
+        if _NAME.fullmatch(text) is None and _SHA256.fullmatch(_fingerprint(text)) is None:
+            found.note(path, f"{where}.certificates", '"CN=name" or a SHA-256 fingerprint',
+                       show(text))
 
 
 def fold_username(username: str) -> str:
@@ -102,6 +144,30 @@ def verify_password(password_hash: str, password: str) -> bool:
 def demo_accounts(accounts: Iterable[Account]) -> list[Account]:
     """The accounts that still have the demo password. As slow as one login for each."""
     return [one for one in accounts if verify_password(one.password_hash, DEMO_PASSWORD)]
+
+
+@lru_cache(4_096)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        return None
+
+
+@lru_cache(4_096)
+def _within(host: str, networks: tuple[str, ...]) -> bool:
+    """Whether an IP address is in one of these. One of IPv4 in IPv6's clothes counts as IPv4."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any(network is not None and (mapped or address) in network
+               for network in map(_network, networks))
+
+
+def _fingerprint(text: str) -> str:
+    return text.replace(":", "").lower()
 
 
 def _fold(password: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ from engine.reports.stage import Reports
 from engine.spare import SparePool
 from engine.stores.history import SqlHistory
 from engine.stores.hub import Stores
+from engine.tls import Tls
 from engine.trading.stage import Trading
 from engine.trading.timers import roll_command, roll_daily, roll_missed
 from engine.vitals import Vitals
@@ -74,7 +76,7 @@ class App:
         self.journal = journal = recovered.journal
         self.matcher = recovered.matcher
         self.metrics = Metrics()
-        self.vitals = Vitals(self.metrics)
+        self.vitals, self.tls = Vitals(self.metrics), Tls(config.tls)
         spare, acks = SparePool(), Acks(self.metrics)
 
         symbols, names = self._names()
@@ -89,7 +91,7 @@ class App:
                                  recovered.generation, config.order_entry.second_login,
                                  self.metrics)
         self.door = Door(config.order_entry, self.registry, self.streams, journal, self.commands,
-                         spare)
+                         spare, self._tls(config.order_entry.tls))
         self.udp_door = self._udp_door(spare)
 
         # 2. Trading: commands become events, which wait for the journal.
@@ -130,7 +132,7 @@ class App:
                          self._log_id,
                          lambda: self.market.applied_seq == self.matcher.next_seq - 1,
                          self._token_owner, self._demo)
-        self.feed_server = FeedServer(self.feed, self._feed_page)
+        self.feed_server = FeedServer(self.feed, self._feed_page, self._tls(config.feed.tls))
         self.operations.watch.feed = self.feed
 
         # Beside the path: what can be read off, and what the command line asks of a running venue.
@@ -150,6 +152,10 @@ class App:
         """A queue of durable events whose consumer takes them at once, and its times."""
         return BatchQueue(name, units, self.metrics.histogram(
             times, "ns", f"durable events of a group become {what}"))
+
+    def _tls(self, wanted: bool, protocols: tuple[str, ...] = ()) -> ssl.SSLContext | None:
+        """A door's context, if it speaks TLS. Raises ConfigError."""
+        return self.tls.context(protocols) if wanted else None
 
     def _names(self) -> tuple[SymbolTable, WireNames]:
         """What is known of names: wire symbols to instruments, and back for streams."""
@@ -346,9 +352,9 @@ class App:
     def _log_id(self) -> str:
         return f"{self.journal.log_id.hex()}-{self.journal.incarnation}"
 
-    def _token_owner(self, token: str) -> Identity | None:
+    def _token_owner(self, token: str, host: str) -> Identity | None:
         try:
-            return self.auth.by_token(token)
+            return self.auth.by_token(token, host)
         except ApiError:
             return None
 
@@ -372,7 +378,7 @@ class App:
         self.auth.reload()
         if demo:
             self.auth.act_as(demo)
-        self.http = server.Server(config, self.gateway)
+        self.http = server.Server(config, self.gateway, self._tls(config.tls, ("http/1.1",)))
         self.ports["api"] = await self.http.start()
         self.operations.watch.api = self.http
 

@@ -59,12 +59,23 @@ class OrderEntryConfig(msgspec.Struct, frozen=True):
     unsent_max_bytes: Positive = 16 * 2**20
     receive_buffer_bytes: Annotated[int, Meta(ge=4_096, le=2**26)] = 2**16
     replay_slice_bytes: Annotated[int, Meta(ge=4_096, le=2**26)] = 2**18
+    tls: bool = False
     udp_enabled: bool = True
     udp_port: Port = 9002
     udp_window: Annotated[int, Meta(ge=0, le=1_024)] = 1_024
     udp_datagram_bytes: Annotated[int, Meta(ge=512, le=8_192)] = 1_400
     udp_receive_buffer_bytes: Annotated[int, Meta(ge=4_096, le=2**30)] = 4 * 2**20
     udp_memory_bytes: Annotated[int, Meta(ge=4_096, le=2**30)] = 2**20
+
+
+class TlsConfig(msgspec.Struct, frozen=True):
+    """The certificate of the doors that speak TLS."""
+
+    certificate_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+    client_certificates: Literal["off", "optional", "required"] = "off"
+    trust_file: str = ""
 
 
 class JournalConfig(msgspec.Struct, frozen=True):
@@ -86,6 +97,7 @@ class FeedConfig(msgspec.Struct, frozen=True):
 
     host: Name = "127.0.0.1"
     port: Port = 8001
+    tls: bool = False
     batch_interval_ms: Annotated[int, Meta(ge=0, le=60_000)] = 50
     max_batch_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
     resume_window_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 30_000
@@ -112,6 +124,7 @@ class ApiConfig(msgspec.Struct, frozen=True):
 
     host: Name = "127.0.0.1"
     port: Port = 8000
+    tls: bool = False
     connections_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
     demo_account: Name = "MAKER1"
     recv_window_ms: Milliseconds = 5_000
@@ -254,6 +267,7 @@ class Config(msgspec.Struct, frozen=True):
 
     venue: VenueConfig = VenueConfig()
     order_entry: OrderEntryConfig = OrderEntryConfig()
+    tls: TlsConfig = TlsConfig()
     journal: JournalConfig = JournalConfig()
     feed: FeedConfig = FeedConfig()
     api: ApiConfig = ApiConfig()
@@ -492,6 +506,13 @@ def _check_relations(config: Config, path: Path, problems: Problems) -> None:
         problems.note(path, "stores.retry_min_ms",
                       f"at most stores.retry_max_ms ({config.stores.retry_max_ms})",
                       show(config.stores.retry_min_ms))
+    tls = config.tls
+    for name, door in (("order_entry", entry), ("feed", config.feed), ("api", config.api)):
+        if door.tls and not tls.certificate_file:
+            problems.note(path, f"{name}.tls", "false without a tls.certificate_file", "true")
+    if tls.client_certificates != "off" and not tls.client_ca_file:
+        problems.note(path, "tls.client_certificates", '"off" without a tls.client_ca_file',
+                      show(tls.client_certificates))
     if entry.timeout_ms < 2 * entry.heartbeat_ms:
         problems.note(path, "order_entry.timeout_ms",
                       f"at least twice order_entry.heartbeat_ms ({entry.heartbeat_ms})",

@@ -126,13 +126,14 @@ class Auth:
 
     def identify(self, method: str, target: bytes, headers: Headers, body: bytes,
                  address: str) -> Client:
-        """Who sent this; `target` is the path with its query as sent. Raises ApiError 401, 429."""
+        """Who sent this; `target` is the path with its query as sent. Raises ApiError 401, 403,
+        429."""
         found = _credentials(headers)
         try:
             if found.signature or found.key:
-                return self._by_signature(found, method, target, body)
+                return self._admitted(self._by_signature(found, method, target, body), address)
             if found.authorization:
-                return self._by_token(found.authorization)
+                return self._admitted(self._by_token(found.authorization), address)
         except ApiError as error:
             if not self._failures.window(address).take(clock.now_ns()):
                 raise too_many("too many requests with wrong credentials") from None
@@ -146,9 +147,16 @@ class Auth:
         raise _refused("credentials_missing", "this needs an API key: sign the request or send "
                        "Authorization: Bearer TOKEN")
 
-    def by_token(self, token: str) -> Identity:
-        """Who holds this token: for the feed. Raises ApiError 401."""
-        return self._by_token(b"Bearer " + token.encode()).identity
+    def by_token(self, token: str, address: str) -> Identity:
+        """Who holds this token: for the feed. Raises ApiError 401, 403."""
+        return self._admitted(self._by_token(b"Bearer " + token.encode()), address).identity
+
+    def _admitted(self, client: Client, address: str) -> Client:
+        """The same client. Raises ApiError 403 when its account may not come from this address."""
+        account = self._accounts[client.identity.username]
+        if account.addresses and not account.admits_host(address):
+            raise ApiError(403, "address_refused", "the account may not be used from this address")
+        return client
 
     def _by_token(self, authorization: bytes) -> Client:
         scheme, _, token = authorization.partition(b" ")

@@ -7,6 +7,7 @@ between them.
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.api.protocol import Connection, GoneError, limited
 from engine.api.route import ApiError, Reply
 from engine.config import ApiConfig
 from engine.errors import EngineError
+from engine.tls import server_options
 
 # At the end, answers under way have so long to be read.
 SHUTDOWN_S = 2
@@ -31,8 +33,10 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Server:
     """Serves a gateway's routes."""
 
-    def __init__(self, config: ApiConfig, gateway: Gateway) -> None:
+    def __init__(self, config: ApiConfig, gateway: Gateway,
+                 tls: ssl.SSLContext | None = None) -> None:
         self.gateway = gateway
+        self._tls = tls
         self._config = config
         self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -60,7 +64,7 @@ class Server:
         try:
             listener = await loop.create_server(
                 lambda: connection(settings, server.server_state, {}, loop),
-                config.host, config.port, backlog=1024)
+                config.host, config.port, backlog=1024, **server_options(self._tls))
         except OSError as error:
             raise EngineError(f"cannot listen on {config.host}:{config.port}: "
                               f"{error.strerror or error}", "api.host and api.port") from error

@@ -131,9 +131,11 @@ async def _talk(settings: Settings, address: tuple[str, int], credentials: tuple
                 request: Callable[[Any], Awaitable[Any]]) -> list[Any]:
     """What the venue said from the answer to `request` up to that of an account query behind it."""
     from engine.clients import AccountQueried, OrderEntryClient
+    from engine.tls import client_context
 
     client = OrderEntryClient(*address, *credentials, instruments=settings.instruments,
-                              reconnect_for_s=0)
+                              reconnect_for_s=0, tls=client_context(
+                                  settings.config.tls, settings.config.order_entry.tls))
     async with client:
         answer = await request(client)
         fence = await client.account_query()

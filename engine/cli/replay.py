@@ -106,6 +106,7 @@ def _run(day: Any, symbol: str, speed: float, as_json: bool, *, maker: str, take
     from engine import log
     from engine.clients.replay.driver import Target
     from engine.clients.replay.driver import replay as send
+    from engine.tls import client_context
 
     settings = config.load_settings(config_path, data_dir=data_dir)
     log.configure("warning", settings.config.log.format)
@@ -115,7 +116,8 @@ def _run(day: Any, symbol: str, speed: float, as_json: bool, *, maker: str, take
     entry = settings.config.order_entry
     target = Target(host=host or entry.host, port=port or entry.tcp_port,
                     instrument=known[symbol], maker=maker.upper(),
-                    taker=(taker or maker).upper(), password=password, speed=speed)
+                    taker=(taker or maker).upper(), password=password, speed=speed,
+                    tls=client_context(settings.config.tls, entry.tls))
 
     def journal_book(instrument: Instrument, session: str) -> "BookSides | None":
         return _journal_book(settings.config, instrument, session)

@@ -53,10 +53,11 @@ def top(url: str | None, interval_s: float, pattern: str, token: str, once: bool
     log.configure("error", settings.log.format)
     from engine.clients.top.markets import Markets
     from engine.clients.top.source import Source
+    from engine.tls import client_context
 
-    source = Source(url or _url(settings))
+    source = Source(url or _url(settings), tls=client_context(settings.tls))
     host = urlsplit(source.url).hostname or ""
-    markets = Markets(token, pattern)
+    markets = Markets(token, pattern, client_context(settings.tls, settings.feed.tls))
     if once or as_json:
         return asyncio.run(_print_once(source, markets, host, interval_s, as_json))
     from engine.clients.top.screen import TopScreen
@@ -72,7 +73,9 @@ def _url(settings: Config) -> str:
     except control.ControlError:
         ports = {}
     host = settings.api.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{ports.get('api') or settings.api.port}"
+    scheme = "https" if settings.api.tls else "http"
+    port = ports.get("api") or settings.api.port
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def _print_once(source: Source, markets: Markets, host: str, interval_s: float,

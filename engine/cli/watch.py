@@ -177,9 +177,11 @@ async def _follow(settings: Settings, host: str | None, port: int | None, channe
                   symbol: str, **terms: Any) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
     """The client, and each message of one subscription."""
     from engine.clients import FeedClient
+    from engine.tls import client_context
 
     client = FeedClient(host or settings.config.feed.host, port or _port(settings),
-                        instruments=settings.instruments)
+                        instruments=settings.instruments,
+                        tls=client_context(settings.config.tls, settings.config.feed.tls))
     async with client:
         await client.subscribe(channel, symbol, **terms)
         async for message in client:

@@ -13,6 +13,7 @@ it can't and sends a snapshot.
 
 import asyncio
 import contextlib
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ class FeedClient:
         instruments: Iterable[Instrument] | None = None, repair: bool = True,
         answer_timeout_s: float = 10.0, silence_max_s: float = 10.0,
         reconnect_for_s: float = 60.0, backlog_max: int = 65_536,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`encoding` is json, msgpack or msgpack-lz4. `token` logs in, for private channels.
 
@@ -98,11 +100,12 @@ class FeedClient:
         subscription that got out of step is made anew; without, iterating raises FeedGapError or
         BookMismatchError. `reconnect_for_s` is how long a lost connection is tried again, 0 for
         not at all. `backlog_max` bounds the messages that wait to be iterated over: beyond it the
-        client reads no more, but for the answer to a request.
+        client reads no more, but for the answer to a request. `tls` is for a feed that speaks it.
         """
         if encoding not in ENCODINGS:
             raise ValueError(f"encoding is one of {', '.join(ENCODINGS)}")
         self._address, self._encoding, self._token = (host, port), encoding, token
+        self._tls = tls
         if instruments is None:
             instruments = config.load_settings().instruments
         self._lots = {one.symbol: one.lot_size for one in instruments}
@@ -166,7 +169,7 @@ class FeedClient:
     async def _open(self) -> FeedLink:
         """A new connection, logged in."""
         link = await open_feed_link(*self._address, self._encoding, self._receive,
-                                    self._silence_max_s)
+                                    self._silence_max_s, self._tls)
         try:
             if self._token:
                 await self._answer_of(link, {"op": "auth", "token": self._token})

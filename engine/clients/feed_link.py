@@ -6,6 +6,7 @@ that it is what it is called.
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -178,14 +179,14 @@ class FeedLink(WSListener):
 
 
 async def open_feed_link(host: str, port: int, encoding: str, on_message: OnMessage,
-                         silence_max_s: float) -> FeedLink:
+                         silence_max_s: float, tls: ssl.SSLContext | None = None) -> FeedLink:
     """Connect. A connection that says nothing for `silence_max_s`, and does not answer a ping for
     as long, counts as lost. Raises ConnectionLostError."""
     host_text = f"[{host}]" if ":" in host else host
-    url = f"ws://{host_text}:{port}/?encoding={encoding}"
+    url = f"{'wss' if tls else 'ws'}://{host_text}:{port}/?encoding={encoding}"
     try:
         _, link = await ws_connect(
-            lambda: FeedLink(encoding, on_message), url, enable_auto_ping=True,
+            lambda: FeedLink(encoding, on_message), url, ssl_context=tls, enable_auto_ping=True,
             auto_ping_idle_timeout=silence_max_s, auto_ping_reply_timeout=silence_max_s,
             max_frame_size=FRAME_BYTES_MAX, websocket_handshake_timeout=HANDSHAKE_TIMEOUT_S)
     except (OSError, WSError, TimeoutError) as error:

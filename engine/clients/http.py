@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, BinaryIO, Literal, Self, TypeAlias
@@ -83,8 +84,10 @@ class HttpClient:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", key: str = "", secret: str = "",
-                 token: str = "", timeout_s: float = 10.0, retry_s: float = 30.0) -> None:
-        self._connections = Connections(url, timeout_s)
+                 token: str = "", timeout_s: float = 10.0, retry_s: float = 30.0,
+                 tls: ssl.SSLContext | None = None) -> None:
+        """`tls` says whom an https:// address has to be; without it the system's authorities."""
+        self._connections = Connections(url, timeout_s, tls)
         self._key, self._secret, self._token = key, secret.encode(), token
         self._retry_s = retry_s
 

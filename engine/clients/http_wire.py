@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -41,13 +42,15 @@ class _Wire(NamedTuple):
 class Connections:
     """Connections to one venue, kept for the next request."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ClientError(f"{url!r} is no address of a gateway", "http://HOST:PORT")
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = parts.scheme == "https"
+        self._tls: ssl.SSLContext | bool | None = None
+        if parts.scheme == "https":
+            self._tls = tls or True
         self._name = parts.netloc
         self._timeout_s = timeout_s
         self._idle: list[_Wire] = []

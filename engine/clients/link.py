@@ -6,8 +6,9 @@ link tells its owner what came by two calls, `on_login` before the first message
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from cython_core import soupbin
 from engine.clients.errors import ClientError, ConnectionLostError
@@ -125,11 +126,10 @@ class Link(asyncio.Protocol):
     # -- called by asyncio -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a link needs a stream transport")
-        self._transport = transport
+        # Those of uvloop are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
         if self.closed.done():
-            transport.abort()
+            self._transport.abort()
         else:
             self._tick()
 
@@ -178,12 +178,13 @@ class Link(asyncio.Protocol):
         return self._transport is not None and self._transport.is_reading()
 
 
-async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: float) -> None:
+async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: float,
+                    tls: ssl.SSLContext | None = None) -> None:
     """Connect and log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(timeout_s):
-            await loop.create_connection(lambda: link, host, port)
+            await loop.create_connection(lambda: link, host, port, ssl=tls)
             link.write(login)
             await asyncio.shield(link.logged_in)
     except TimeoutError as error:
@@ -221,8 +222,9 @@ class StreamWay:
     """The way to the venue over TCP: a connection for each link."""
 
     def __init__(self, host: str, port: int, heartbeat_s: float, silence_max_s: float,
-                 login_timeout_s: float) -> None:
+                 login_timeout_s: float, tls: ssl.SSLContext | None = None) -> None:
         self._address = host, port
+        self._tls = tls
         self._times = heartbeat_s, silence_max_s
         self._login_timeout_s = login_timeout_s
 
@@ -232,7 +234,7 @@ class StreamWay:
 
     async def open(self, link: Link, login: bytes) -> None:
         """Log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
-        await open_link(link, *self._address, login, self._login_timeout_s)
+        await open_link(link, *self._address, login, self._login_timeout_s, self._tls)
 
     def close(self) -> None:
         """Nothing is kept between links."""

@@ -20,6 +20,7 @@ this client then takes it back: use one account for one program.
 
 import asyncio
 import contextlib
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
@@ -88,6 +89,7 @@ class OrderEntryClient:
         login_timeout_s: float = 10.0,
         answer_timeout_s: float = 30.0, reconnect_for_s: float = 60.0,
         in_flight_max: int = 10_000, backlog_max: int = 65_536,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """`instruments` convert decimals (default: those of the configuration found here).
 
@@ -97,12 +99,14 @@ class OrderEntryClient:
         A venue that is silent for `silence_max_s` (15 over TCP, 3 over UDP) is logged in to anew.
         `reconnect_for_s` is how long a lost connection is tried again; 0 for not at all.
         `in_flight_max` bounds the requests without an answer, `backlog_max` the messages that
-        wait in `executions()`: beyond that the client stops reading.
+        wait in `executions()`: beyond that the client stops reading. `tls` is for a venue that
+        speaks it, over TCP.
         """
         self._host = host
         self._credentials = username, password
         if transport not in ("tcp", "udp"):
             raise ValueError("a transport is tcp or udp")
+        self._tls = tls
         if instruments is None:
             instruments = config.load_settings().instruments
         self._terms = Terms(instruments)
@@ -275,8 +279,10 @@ class OrderEntryClient:
                          else self._silence_max_s)
         times = self._heartbeat_s, silence_max_s, self._login_timeout_s
         if transport == "udp":
+            if self._tls is not None:
+                raise ValueError("nothing encrypts order entry over UDP")
             return DatagramWay(host, port, *times)
-        return StreamWay(host, port, *times)
+        return StreamWay(host, port, *times, self._tls)
 
     def _new_outbox(self, transport: Transport) -> Outbox:
         """An outbox that has all requests without an answer."""

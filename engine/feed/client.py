@@ -40,6 +40,7 @@ class Client(WSListener):
         self.feed = feed
         self.id = number
         self.address = address
+        self.host = address.rpartition(":")[0]
         self.encoding = encoding
         self.identity: Identity | None = None
         # What it logged in with: a key may end while the client stays.
@@ -70,7 +71,10 @@ class Client(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
         below = transport.underlying_transport
-        self.wire = Wire(self, below, below.get_extra_info("socket").fileno())
+        # What TLS encrypts goes by the transport, everything else straight to the socket.
+        plain = below.get_extra_info("ssl_object") is None
+        self.wire = Wire(self, below,
+                         below.get_extra_info("socket").fileno() if plain else -1)
         below.set_write_buffer_limits(high=UNSENT_BYTES)
         self.connected_ns = clock.monotonic_ns()
         self.feed.arrived(self)

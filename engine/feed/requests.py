@@ -121,7 +121,7 @@ class Requests:
     def _auth(self, client: Client, request: Request) -> Body:
         if request.token is None:
             raise Refused("bad_request", "auth needs a token")
-        identity = self._feed.authenticate(request.token)
+        identity = self._feed.authenticate(request.token, client.host)
         if identity is None:
             self._feed.meters.failed_logins.add()
             raise Refused("not_authenticated", "the token is not valid")

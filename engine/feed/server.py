@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +30,7 @@ from engine.errors import EngineError
 from engine.feed.client import LINGER_S, Client
 from engine.feed.encode import ENCODINGS
 from engine.feed.stage import Feed
+from engine.tls import server_options
 
 HEAD_MAX_BYTES = 16_384
 # A head must be there within this time, and another within it after an answer.
@@ -55,9 +57,10 @@ SHARED_PAGES = (b"/stats", b"/clients", b"/health", b"/metrics", b"/api/v1/perfo
 class Server:
     """Listens for feed clients."""
 
-    def __init__(self, feed: Feed, pages: Pages) -> None:
+    def __init__(self, feed: Feed, pages: Pages, tls: ssl.SSLContext | None = None) -> None:
         self.feed = feed
         self.pages = pages
+        self._tls = tls
         self.beside = 0
         self.silent = _silent_logger()
         self._number = 0
@@ -72,7 +75,8 @@ class Server:
         self.feed.open()
         try:
             self._server = await loop.create_server(lambda: Opening(self), config.host,
-                                                    config.port, backlog=4_096)
+                                                    config.port, backlog=4_096,
+                                                    **server_options(self._tls))
         except OSError as error:
             raise EngineError(f"cannot listen on {config.host}:{config.port}: "
                               f"{error.strerror or error}", "feed.host and feed.port") from error
@@ -241,7 +245,8 @@ class Opening(asyncio.BufferedProtocol):
 
     async def _page(self, path: bytes, query: bytes, headers: Headers) -> Page:
         if path.startswith(SHARED_PAGES):
-            return await self._server.pages(path, query, headers, self._address)
+            return await self._server.pages(path, query, headers,
+                                            self._address.rpartition(":")[0])
         return _error(404, "not_found", "this port answers WebSocket at /, and GET of /stats, "
                       "/clients, /health, /metrics and /api/v1/performance/...")
 

@@ -53,7 +53,8 @@ class Identity(Protocol):
         """Its name."""
 
 
-Authenticate = Callable[[str], Identity | None]
+# A token and the IP address it comes from.
+Authenticate = Callable[[str, str], Identity | None]
 
 
 class Feed:

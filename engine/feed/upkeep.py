@@ -77,7 +77,7 @@ class Upkeep:
             elif feed.config.require_login and client.identity is None \
                     and now_ns - client.connected_ns >= self._login_ns:
                 client.close(WSCloseCode.POLICY_VIOLATION, "no login in time")
-            elif client.token and feed.authenticate(client.token) is None:
+            elif client.token and feed.authenticate(client.token, client.host) is None:
                 client.close(WSCloseCode.POLICY_VIOLATION, "the key of the login is over")
             elif wire.ping_sent_ns == 0 and now_ns - wire.pinged_ns >= self._idle_ping_ns:
                 wire.ping(feed.fan.tick, now_ns)

@@ -138,7 +138,7 @@ cdef class Wire:
         self.batches_sent += 1
         if self.ping_sent_ns:
             self.behind += 1
-        if self._given and <Py_ssize_t>self._waiting():
+        if (self._given or self._fd < 0) and <Py_ssize_t>self._waiting():
             if self.stuck == 0:
                 self.stuck_ns = now_ns
             self.stuck += 1
@@ -146,6 +146,9 @@ cdef class Wire:
             return 0
         self._given = False
         self.stuck = 0
+        if self._fd < 0:
+            self._write(data)
+            return 0
         sent = socket_send(self._fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL)
         if sent == size:
             return 0

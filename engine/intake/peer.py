@@ -106,6 +106,7 @@ class Peer(Caller, Shell):
         # The login that opened it, byte for byte: a repeat gets the same answer.
         self.request = request
         self.address = address_text(key)
+        self.host = self.address.rpartition(":")[0].strip("[]")
         self.session = Session(self, door.registry, door.times, clock.monotonic_ns())
         self.closed = False
         self._heard_ns = clock.monotonic_ns()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import mmap
 import socket
+import ssl
 from collections.abc import Coroutine, Sequence
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from engine.intake.replay import StreamReader, join, replay
 from engine.intake.session import Session, Shell, State, Times
 from engine.queues import TwoLaneQueue
 from engine.spare import SparePool
+from engine.tls import certificate_of, server_options
 
 # While a client is sent its past, at most this much waits for it in memory, and at most half of
 # what cuts a client: it goes live with these bytes unsent, and must have room for new ones.
@@ -145,6 +147,10 @@ class Connection(asyncio.BufferedProtocol, Shell):
         self._run(self._check_password(account, password))
 
     async def _check_password(self, account: Account | None, password: str) -> None:
+        if account is not None and not self._admits(account):
+            self._door.log.info("login from a wrong place", account=account.username,
+                                address=self.address, key=account.username)
+            account = None
         right = await self._door.passwords.check(account, password)
         self._task = None
         self._session.password_checked(account if right else None, clock.monotonic_ns())
@@ -154,6 +160,12 @@ class Connection(asyncio.BufferedProtocol, Shell):
         self._resume()
         if self._filled:
             self._take_in()
+
+    def _admits(self, account: Account) -> bool:
+        """Whether the account may log in from here, with the certificate that was shown."""
+        transport = self._transport
+        return transport is not None and account.admits(
+            self.address.rpartition(":")[0], certificate_of(transport))
 
     def start_stream(self, account_id: int, from_number: int) -> None:
         door = self._door
@@ -239,7 +251,7 @@ class Door:
 
     def __init__(self, config: OrderEntryConfig, registry: Registry, streams: Streams,
                  reader: StreamReader, commands: TwoLaneQueue[CommandBatch],
-                 spare: SparePool) -> None:
+                 spare: SparePool, tls: ssl.SSLContext | None = None) -> None:
         self.registry = registry
         self.streams = streams
         self.reader = reader
@@ -252,6 +264,7 @@ class Door:
         self.slice_bytes = config.replay_slice_bytes
         self.log = log.get("intake")
         self._config = config
+        self._tls = tls
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._servers: list[asyncio.Server] = []
@@ -273,11 +286,13 @@ class Door:
         loop = asyncio.get_running_loop()
         try:
             for listener in handed:
-                self._servers.append(await loop.create_server(lambda: Connection(self),
-                                                              sock=listener, backlog=BACKLOG))
+                self._servers.append(await loop.create_server(
+                    lambda: Connection(self), sock=listener, backlog=BACKLOG,
+                    **server_options(self._tls)))
             if not handed:
-                self._servers.append(await loop.create_server(lambda: Connection(self), host, port,
-                                                              backlog=BACKLOG))
+                self._servers.append(await loop.create_server(
+                    lambda: Connection(self), host, port, backlog=BACKLOG,
+                    **server_options(self._tls)))
         except OSError as error:
             raise EngineError(f"cannot listen on {host}:{port}: {error.strerror or error}",
                               "order_entry.host and order_entry.tcp_port") from error

@@ -404,6 +404,10 @@ class UdpDoor:
         if self._throttle.is_closed(host, clock.monotonic_ns()):
             self.counts.throttled.add()
             return False
+        if account is not None and not account.admits(peer.host):
+            self.log.info("login from a wrong place", account=account.username,
+                          address=peer.address, key=account.username)
+            account = None
         right = await self._passwords.check(account, password)
         if not right:
             self._throttle.failed(host, clock.monotonic_ns())

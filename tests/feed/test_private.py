@@ -29,7 +29,7 @@ class Who:
 def use_tokens(venue: Venue, **accounts: int) -> None:
     """Have these tokens, and nobody without one."""
     venue.app.feed.demo = lambda: None
-    venue.app.feed.authenticate = lambda token: (
+    venue.app.feed.authenticate = lambda token, host: (
         Who(accounts[token], token.upper()) if token in accounts else None)
 
 

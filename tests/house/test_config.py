@@ -106,6 +106,10 @@ def test_the_environment_overrides_every_key(section, key):
         env["MATCHD_POSTGRES__POOL_MIN_SIZE"], value = text, 1000
     if key == "retry_min_ms":
         env[f"MATCHD_{section.upper()}__RETRY_MAX_MS"] = "100000"
+    if key == "tls":
+        env["MATCHD_TLS__CERTIFICATE_FILE"] = "a.pem"
+    if key == "client_certificates":
+        env["MATCHD_TLS__CLIENT_CA_FILE"] = "ca.pem"
     if key == "segment_bytes":
         env["MATCHD_JOURNAL__FIRST_SEGMENT_BYTES"] = "65536"
     found, warnings = config.load(FILE, env)

@@ -1,6 +1,7 @@
 """Drives a recorded day through the venue: connections, window, pace."""
 
 import asyncio
+import ssl
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Self
@@ -39,6 +40,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     port: int
+    tls: ssl.SSLContext | None = None
     instrument: Instrument
     maker: str
     taker: str
@@ -77,7 +79,8 @@ async def replay(day: Day, target: Target, progress: Progress | None = None,
 async def _clear(target: Target, account: str) -> int:
     """Cancel the account's orders in the instrument; returns the next UserRefNum."""
     client = OrderEntryClient(target.host, target.port, account, target.password,
-                              instruments=[target.instrument], reconnect_for_s=0)
+                              instruments=[target.instrument], reconnect_for_s=0,
+                              tls=target.tls)
     async with client:
         answer = await client.mass_cancel(target.instrument.symbol)
         if isinstance(answer, Rejected):
@@ -149,7 +152,7 @@ class _Drive:
         link.closed.add_done_callback(lambda _closed: self._answered.set())
         target = self._target
         login = soupbin.build_login(account, target.password, "", 0)
-        await open_link(link, target.host, target.port, login, LOGIN_TIMEOUT_S)
+        await open_link(link, target.host, target.port, login, LOGIN_TIMEOUT_S, target.tls)
         return link
 
     async def _send_all(self, started: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from typing import Any
@@ -123,7 +124,8 @@ class Market:
 class Markets:
     """All markets, by one connection to the feed that is made again whenever it is lost."""
 
-    def __init__(self, token: str = "", pattern: str = "*") -> None:
+    def __init__(self, token: str = "", pattern: str = "*",
+                 tls: ssl.SSLContext | None = None) -> None:
         self.found: dict[str, Market] = {}
         # How many there are; more than `found` when they are too many to follow.
         self.count = 0
@@ -131,7 +133,7 @@ class Markets:
         self.settled = asyncio.Event()
         # Why there is no feed, "" while there is one.
         self.wrong = "not connected"
-        self._token, self._pattern = token, pattern
+        self._token, self._pattern, self._tls = token, pattern, tls
         # Whether all of them were more than one connection may follow.
         self._too_many = False
         self._client: FeedClient | None = None
@@ -182,7 +184,8 @@ class Markets:
 
     async def follow(self, host: str, port: int, symbols: list[str]) -> None:
         """Follow every market over one connection, until it breaks. Raises ClientError."""
-        client = FeedClient(host, port, token=self._token, instruments=(), reconnect_for_s=0)
+        client = FeedClient(host, port, token=self._token, instruments=(), reconnect_for_s=0,
+                            tls=self._tls)
         self.count = len(symbols)
         if self._too_many:
             symbols = symbols[:SOME]

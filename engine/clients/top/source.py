@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 import msgspec
@@ -21,13 +22,14 @@ class Source:
     """One venue over HTTP. `looks` has what it said; `wrong` why it does not answer, "" while it
     does, and `silent_since_s` since when (monotonic)."""
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S,
+                 tls: ssl.SSLContext | None = None) -> None:
         self.url = url.rstrip("/")
         self.looks = Looks()
         self.wrong = ""
         self.silent_since_s = clock.monotonic_s()
         self._timeout_s = timeout_s
-        self._connections = Connections(self.url, timeout_s)
+        self._connections = Connections(self.url, timeout_s, tls)
 
     def close(self) -> None:
         """Close the connections."""
