@@ -644,7 +644,8 @@ local function read_ouch(range, tree, direction)
     end
     return message.name .. " [cut]"
   end
-  local symbol = symbol_of_message(range, message, channel_of(range, message.fixed_bytes))
+  local channel = channel_of(range, message.fixed_bytes)
+  local symbol = symbol_of_message(range, message, channel)
   local shown = {}
   for _, field in ipairs(message.fields) do
     shown[field.name] = add_value(tree, "", field, range:range(field.offset, field.width), symbol)
@@ -652,6 +653,7 @@ local function read_ouch(range, tree, direction)
   add_appendage(tree, range, message, symbol)
   local summary = message.summary:gsub("%$([%w_]+)", shown)
   summary = summary == "" and message.name or message.name .. " " .. summary
+  summary = channel == 0 and summary or summary .. ", channel " .. channel
   tree:set_text("OUCH 5.0, " .. summary)
   return summary
 end

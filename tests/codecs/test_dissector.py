@@ -333,6 +333,7 @@ def test_the_info_column_tells_what_happens(tmp_path):
         ("client", soupbin.CLIENT_HEARTBEAT + soupbin.LOGOUT_REQUEST),
         ("server", soupbin.build_login_rejected("A")), ("server", soupbin.build_debug("slow")),
         ("client", over_udp(*entered(1, "AAPL"))[1] * 10),
+        over_udp("in", ouch.encode_inbound("Q", {"user_ref_idx": 200})),
     ]
     path = write(tmp_path / "udp.pcap", datagrams)
     order = "Enter Order 1: buy 100 AAPL at 600.0000, day"
@@ -342,7 +343,7 @@ def test_the_info_column_tells_what_happens(tmp_path):
         "Order Executed 1: 25 at 60000.00, added", "Heartbeat, next is 19",
         "Request for 5 from 3", "End of Session, next is 19",
         "Client Heartbeat | Logout Request", "Login Rejected, not authorised", "Debug slow",
-        " | ".join([order] * 8 + ["2 more"]))]
+        " | ".join([order] * 8 + ["2 more"]), "Account Query Request, channel 200")]
 
 
 def test_filters_find_by_the_names_of_the_fields(tmp_path):
