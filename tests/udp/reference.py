@@ -247,6 +247,19 @@ class Reference:
         would use. They travel in one datagram, with an account query behind them."""
         self._waiting.append(Asked([*messages], [*numbers], fence=1))
 
+    def unanswered(self) -> list[bytes]:
+        """The packets of everything that is not answered, oldest first, to go over TCP."""
+        while self._waiting and self._may_send(self._waiting[0]):
+            self._by_due.append(self._begin(self._waiting.popleft()))
+        every = {id(asked): asked for asked in (*self._out.values(), *self._fences.values())}
+        return [asked.packets for asked in every.values()]
+
+    def rejoin(self) -> None:
+        """Log in (again) over UDP, and go on from the next number."""
+        self.state, self._login_due_s = "login", 0.0
+        self._early.clear()
+        self._known_next = self.next_number
+
     @property
     def idle(self) -> bool:
         """Whether everything that was asked is answered, and nothing known is missing."""
@@ -304,11 +317,12 @@ class Reference:
                 self._gap_due_s = now_s + self._patience.gap_s
             self._known_next = known
         while self.next_number in self._early:
-            self._take(self._early.pop(self.next_number))
+            self.take(self._early.pop(self.next_number))
         if self._ends_at and self._ends_at == self.next_number:
             self.state = "ended"
 
-    def _take(self, message: bytes) -> None:
+    def take(self, message: bytes) -> None:
+        """The next message of the stream, by whatever transport it came."""
         self.messages.append(message)
         self.next_number += 1
         letter, number, channel, _ = told(message)
