@@ -34,8 +34,12 @@ APPENDAGE_AT = {"A": 62, "U": 66, "C": 18, "D": 32, "E": 34, "B": 36, "J": 29, "
 TAG_CHANNEL = 28
 # These channels carry no orders: an account query on one of them marks the end of a datagram.
 FENCES = range(128, 256)
+# So few are out at once that a late repeat of one cannot pass for another.
+FENCES_OUT = 32
 # A message that waits for one before it; more is dropped and asked for again.
 EARLY_MAX = 65_536
+# So many gaps are asked for at once.
+GAPS_MAX = 8
 
 
 class Malformed(ValueError):
@@ -182,9 +186,9 @@ class Patience:
 
     login_s: float = 0.4
     resend_s: float = 0.15
-    resend_max_s: float = 1.0
+    resend_max_s: float = 0.5
     gap_s: float = 0.02
-    gap_again_s: float = 0.1
+    gap_again_s: float = 0.08
     heartbeat_s: float = 0.5
     silence_s: float = 1.5
 
@@ -215,6 +219,8 @@ class Reference:
         self.next_number = next_number
         self.messages: list[bytes] = []
         self.debug: list[bytes] = []
+        # Heartbeats in a row that told of nothing that we don't have.
+        self.quiet = 0
         self.counts = dict.fromkeys(
             ("logins", "resent", "requests", "repeated", "malformed", "silences", "stale"), 0)
         self._login = (username, password)
@@ -316,6 +322,7 @@ class Reference:
             if self._known_next == self.next_number:
                 self._gap_due_s = now_s + self._patience.gap_s
             self._known_next = known
+        self.quiet = self.quiet + 1 if packet.count == 0 and known == self.next_number else 0
         while self.next_number in self._early:
             self.take(self._early.pop(self.next_number))
         if self._ends_at and self._ends_at == self.next_number:
@@ -369,10 +376,15 @@ class Reference:
         if self._known_next <= self.next_number or now_s < self._gap_due_s:
             return []
         self._gap_due_s = now_s + self._patience.gap_again_s
-        ends = min(self._early, default=self._known_next)
-        self.counts["requests"] += 1
-        return [request(self.session, self.next_number,
-                        min(ends - self.next_number, END_OF_SESSION - 1))]
+        found: list[bytes] = []
+        number = self.next_number
+        for ends in (*sorted(self._early), self._known_next):
+            if ends > number and len(found) < GAPS_MAX:
+                found.append(request(self.session, number,
+                                     min(ends - number, END_OF_SESSION - 1)))
+            number = ends + 1
+        self.counts["requests"] += len(found)
+        return found
 
     def _due_asked(self, now_s: float) -> list[bytes]:
         ready: list[Asked] = []
@@ -397,7 +409,7 @@ class Reference:
         """Whether the numbers stay within the window of what is not answered yet."""
         if len(self._out) + len(self._fences) >= self._in_flight:
             return False
-        if asked.fence and len(self._fences) >= len(FENCES) // 4:
+        if asked.fence and (len(self._fences) >= FENCES_OUT or self._next_fence in self._fences):
             return False
         for channel, number in asked.numbers:
             oldest = next((other for where, other in self._out if where == channel), number)
