@@ -56,14 +56,14 @@ class PeerRoutes:
     def _check(self, query: PeerQuery, call: Call) -> None:
         names = self._peers.names
         if not names:
-            raise ApiError(400, "no_peers", "this venue has no peers: peers.urls is empty")
+            raise ApiError(404, "no_peers", "this venue has no peers: peers.urls is empty")
         unknown = [name for name in query.peers if name not in names]
         if unknown:
-            raise ApiError(400, "unknown_peer", f"there is no peer {unknown[0]}",
+            raise ApiError(404, "unknown_peer", f"there is no peer {unknown[0]}",
                            {"peers": names})
         access = self._access_of(unquote(query.endpoint.partition("?")[0]))
         if access is None:
-            raise ApiError(400, "unknown_endpoint",
+            raise ApiError(404, "unknown_endpoint",
                            "the endpoint is no path that this venue answers to GET")
         # Peers are asked with the venue's own token: what is not for everybody is asked for those
         # who may use that.
@@ -75,7 +75,7 @@ class PeerRoutes:
         return [Route(
             method="POST", path=PATH, handler=self.ask, body=PeerQuery, answer=PeerAnswers,
             summary="One endpoint of every peer, asked at once", tag="Operations",
-            errors=(400, 403), description="A peer without an answer has an error in its part; "
+            errors=(403, 404), description="A peer without an answer has an error in its part; "
             "the others are answered all the same.")]
 
 
