@@ -4,6 +4,8 @@ Passwords are kept as scrypt hashes. SoupBinTCP says that user names and passwor
 distinguish case, so both are folded to upper case first.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
@@ -11,7 +13,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -111,6 +113,31 @@ def _check_admission(account: Account, path: Path, where: str, found: Problems) 
         if _NAME.fullmatch(text) is None and _SHA256.fullmatch(_fingerprint(text)) is None:
             found.note(path, f"{where}.certificates", '"CN=name" or a SHA-256 fingerprint',
                        show(text))
+
+
+class AccountTable:
+    """The accounts in force, by name and by id. Who needs them keeps this table, and sees what a
+    reload changes."""
+
+    def __init__(self, accounts: Iterable[Account]) -> None:
+        self.by_name: dict[str, Account] = {}
+        self.by_id: dict[int, Account] = {}
+        self.replace(accounts)
+
+    @staticmethod
+    def of(accounts: Iterable[Account]) -> AccountTable:
+        """The table itself, or one of these accounts."""
+        return accounts if isinstance(accounts, AccountTable) else AccountTable(accounts)
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(list(self.by_id.values()))
+
+    def replace(self, accounts: Iterable[Account]) -> None:
+        """Have these accounts in force, and no others."""
+        self.by_id.clear()
+        self.by_id.update((account.id, account) for account in accounts)
+        self.by_name.clear()
+        self.by_name.update((account.username, account) for account in self.by_id.values())
 
 
 def fold_username(username: str) -> str:

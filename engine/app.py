@@ -8,14 +8,17 @@ import asyncio
 import importlib
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cython_core.event import CommandBatch, EventBatch
-from cython_core.model import Source
+from cython_core.model import Act, Source
 from cython_core.ouch import SymbolTable
 from cython_core.stream import Streams, WireNames
-from engine import clock
+from engine import clock, log
+from engine.accounts import AccountTable
 from engine.api.account import AccountRoutes
 from engine.api.admin import AdminRoutes, Parts
 from engine.api.auth import Auth, demo_account
@@ -37,9 +40,10 @@ from engine.api.route import ApiError, Headers, Identity
 from engine.api.terms import Instruments
 from engine.api.venue import Clients, VenueRoutes
 from engine.api.watch import QueueView, Watch
-from engine.config import Settings, is_loopback
+from engine.config import Settings, is_loopback, load_again
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
+from engine.errors import EngineError
 from engine.feed.history import History
 from engine.feed.server import Page
 from engine.feed.server import Server as FeedServer
@@ -53,10 +57,12 @@ from engine.market.stage import Market
 from engine.metrics import Metrics
 from engine.past import Place
 from engine.queues import BatchQueue, TwoLaneQueue
+from engine.reload import Changes, changed_tables
 from engine.reports.stage import Reports
 from engine.spare import SparePool
 from engine.stores.history import SqlHistory
 from engine.stores.hub import Stores
+from engine.supervisor import Supervisor
 from engine.tls import Tls
 from engine.trading.stage import Trading
 from engine.trading.timers import roll_command, roll_daily, roll_missed
@@ -73,13 +79,15 @@ class App:
     def __init__(self, settings: Settings, recovered: Recovered) -> None:
         config = settings.config
         self.settings = settings
+        self.accounts = AccountTable(settings.accounts)
+        self.instruments = Instruments(settings.instruments)
         self.journal = journal = recovered.journal
         self.matcher = recovered.matcher
         self.metrics = Metrics()
         self.vitals, self.tls = Vitals(self.metrics), Tls(config.tls)
         spare, acks = SparePool(), Acks(self.metrics)
 
-        symbols, names = self._names()
+        self._symbols, self._wire_names = symbols, names = self._names()
         self.streams = Streams(names)
         for account_id, next_number in recovered.streams.items():
             self.streams.open_account(account_id, next_number)
@@ -87,7 +95,7 @@ class App:
         # 1. Intake: bytes become batches of commands, which wait for trading.
         self.commands: TwoLaneQueue[CommandBatch] = TwoLaneQueue(
             "commands", config.queues.commands_units)
-        self.registry = Registry(settings.accounts, symbols, self.streams, journal,
+        self.registry = Registry(self.accounts, symbols, self.streams, journal,
                                  recovered.generation, config.order_entry.second_login,
                                  self.metrics)
         self.door = Door(config.order_entry, self.registry, self.streams, journal, self.commands,
@@ -117,7 +125,7 @@ class App:
                              self.market, self.metrics)
 
         # 5. The gateway: who calls over HTTP, and what is answered. Its server comes last.
-        self.auth = Auth(config.api, settings.accounts,
+        self.auth = Auth(config.api, self.accounts,
                          KeyFile(config.data_dir, config.api.master_secret_file))
         self.gateway = Gateway(self.auth, config.api.requests_per_second)
         self.desk = Desk(self.commands, self.market, lambda of: self.registry.seat(of).window)
@@ -135,11 +143,21 @@ class App:
         self.feed_server = FeedServer(self.feed, self._feed_page, self._tls(config.feed.tls))
         self.operations.watch.feed = self.feed
 
-        # Beside the path: what can be read off, and what the command line asks of a running venue.
+        # 7. Beside the path: figures, the command line, reloads.
         self._make_gauges()
-        self.control = ControlServer(config.data_dir, {
+        self._add_control()
+
+    def _add_control(self) -> None:
+        """What the command line asks of a running venue, and what a reload needs."""
+        self.control = ControlServer(self.settings.config.data_dir, {
             "status": self._status, "roll": self._roll, "keys": self._keys,
-            "stores": self._stores, "store": self._look_again})
+            "stores": self._stores, "store": self._look_again, "reload": self._reload})
+        self._reloading = asyncio.Lock()
+        self.supervisor = Supervisor()
+        self.handed_hosts: list[str] = []
+        # What else a reload renews: called with the new settings in a thread, each raises
+        # ConfigError or returns what puts it in force.
+        self.renewals: list[Callable[[Settings], Callable[[], None]]] = [self.tls.renewal]
 
     def _udp_door(self, spare: SparePool) -> UdpDoor | None:
         """The second door to the same sessions, if it is on."""
@@ -160,26 +178,29 @@ class App:
     def _names(self) -> tuple[SymbolTable, WireNames]:
         """What is known of names: wire symbols to instruments, and back for streams."""
         symbols, names = SymbolTable(), WireNames()
+        for instrument_id, known in self.matcher.instruments().items():
+            # Also those that the file has no longer: their orders can still be canceled.
+            symbols.add(known["wire_symbol"], instrument_id)
+            names.define(instrument_id, known["wire_symbol"])
         for instrument in self.settings.instruments:
             symbols.add(instrument.wire_symbol, instrument.id)
             names.define(instrument.id, instrument.wire_symbol)
-        for instrument_id, known in self.matcher.instruments().items():
-            names.define(instrument_id, known["wire_symbol"])
         return symbols, names
 
     def _add_routes(self) -> None:
         """Everything that the gateway answers; the OpenAPI document is made from the same."""
-        instruments = Instruments(self.settings.instruments)
-        self.gateway.add(AccountRoutes(self.settings.accounts, self.matcher).routes())
+        instruments = self.instruments
+        instruments.replace(self.settings.instruments, self.market.instruments.values())
+        self.gateway.add(AccountRoutes(self.accounts, self.matcher).routes())
         self.gateway.add(ReadRoutes(self.market, instruments).routes())
         orders = OrderRoutes(self.desk, self.matcher, instruments,
                              Finder(self.market, self.matcher))
         self.gateway.add(orders.routes())
         self.order_queue = self.operations.watch.order_queue = self._order_queue(orders)
         self.gateway.add(AdminRoutes(Parts(
-            self.desk, self.matcher, self.settings.accounts, instruments, self.registry,
+            self.desk, self.matcher, self.accounts, instruments, self.registry,
             lambda: self.journal.snapshot_now(self.matcher))).routes())
-        self.gateway.add(VenueRoutes(lambda: self.settings.instruments, self.ports, self.metrics,
+        self.gateway.add(VenueRoutes(instruments.all, self.ports, self.metrics,
                                      lambda: self.matcher.counters, self._clients).routes())
         self.gateway.add(self.operations.routes())
         peers = self.settings.config.peers
@@ -198,7 +219,7 @@ class App:
             return None
         from engine.intake.redis_orders import RedisOrders
 
-        door = QueuedOrders(orders, self.market, self.matcher, self.settings.accounts,
+        door = QueuedOrders(orders, self.market, self.matcher, self.accounts,
                             config.redis.order_accounts)
         return RedisOrders(config.redis, config.stores, f"matchd-{self.journal.log_id.hex()}",
                            door, self.commands, self.metrics)
@@ -211,7 +232,7 @@ class App:
                                   ("sqlite", config.sqlite.enabled)) if on]
         history = SqlHistory(names, self._store, self._wrong)
         self.gateway.add(HistoryRoutes(
-            history, self.settings.accounts, config.history, self.metrics,
+            history, self.accounts, config.history, self.metrics,
             lambda: self.matcher.next_seq - 1, lambda: self.gateway.draining).routes())
         self.database = DatabaseDesk(history, config.history, self.metrics,
                                      self._remote_cache if config.redis.url else None)
@@ -443,6 +464,65 @@ class App:
         await self.reports.reached(self.matcher.next_seq - 1)
         await self.market.reached(self.matcher.next_seq - 1)
 
+    # -- the tables, while the venue runs ---------------------------------------------------------
+
+    async def reload(self) -> Changes:
+        """Read instruments, accounts and limits again and put them in force; what changed. No
+        session is dropped, but those of accounts that may not enter orders any more.
+
+        Raises ConfigError with every mistake; nothing has changed then.
+        """
+        async with self._reloading:
+            self.supervisor.reloading()
+            try:
+                changes = await self._reload_tables()
+            finally:
+                self.supervisor.ready(self.describe())
+        log.get("lifecycle").info("tables read again", **changes.as_dict())
+        return changes
+
+    async def _reload_tables(self) -> Changes:
+        after = await asyncio.to_thread(load_again, self.settings, self.handed_hosts)
+        in_force = [await asyncio.to_thread(renewal, after) for renewal in self.renewals]
+        demo = await asyncio.to_thread(demo_account, self.settings.config.api, after.accounts)
+        if self.commands.closed:
+            raise EngineError("the venue is stopping")
+        batch = changed_tables(self.matcher, self.settings, after)
+        changes = Changes.between(self.settings, after)
+        for one in after.instruments:
+            self.market.define(one)
+            self._wire_names.define(one.id, one.wire_symbol)
+        if batch.command_count:
+            await self._settled(batch)
+
+        # Durable: from here on everybody sees it, and nothing waits in between.
+        for one in after.instruments:
+            self._symbols.add(one.wire_symbol, one.id)
+        self.instruments.replace(after.instruments, self.market.instruments.values())
+        self.feed.learn_symbols()
+        self.accounts.replace(after.accounts)
+        self.registry.replace(self.accounts)
+        self.auth.reload(force=True)
+        self.auth.act_as(demo)
+        if changes.instruments_added and "redis" in self.stores.followers:
+            # It keeps keys for the markets that it finds when it begins.
+            self.stores.look_again("redis", rebuild=False)
+        self.settings = msgspec.structs.replace(
+            self.settings, instruments=after.instruments, accounts=after.accounts)
+        if self.udp_door is not None:
+            self.udp_door.renew_limits()
+        for put_in_force in in_force:
+            put_in_force()
+        return changes
+
+    async def _settled(self, batch: CommandBatch) -> None:
+        """Send commands of the venue's own, and wait until they are durable and told."""
+        request_id, answer = self.market.expect()
+        batch.admin_act(int(Act.OTHER), request_id=request_id, reason="tables read again")
+        self.commands.put_inside(batch)
+        seq = (await answer).seq
+        await self.reports.reached(seq)
+
     # -- what the control socket asks ------------------------------------------------------------
 
     async def _status(self, request: Mapping[str, Any]) -> Answer:
@@ -458,6 +538,9 @@ class App:
             "ports": self.ports,
             "metrics": self.metrics.snapshot(),
         }
+
+    async def _reload(self, request: Mapping[str, Any]) -> Answer:
+        return (await self.reload()).as_dict()
 
     async def _roll(self, request: Mapping[str, Any]) -> Answer:
         rolled: asyncio.Future[int] = asyncio.get_running_loop().create_future()

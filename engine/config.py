@@ -303,6 +303,8 @@ class Settings(msgspec.Struct, frozen=True):
     accounts: list[Account]
     paths: tuple[Path, Path, Path]
     warnings: list[str]
+    # The environment that was read, None for the process's.
+    env: Mapping[str, str] | None = None
 
 
 def load(path: Path | None = None, env: Mapping[str, str] | None = None,
@@ -332,7 +334,25 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
     _check_order_queue(config, accounts, path, problems)
     problems.raise_all()
     return Settings(config, instruments, accounts, (path, instruments_path, accounts_path),
-                    warnings)
+                    warnings, env)
+
+
+def load_again(settings: Settings, handed: Sequence[str] = ()) -> Settings:
+    """The same files as they are now. Raises ConfigError with every mistake, also for what
+    `require_safe` refuses."""
+    again = load_settings(settings.paths[0], settings.env, settings.config.data_dir)
+    require_safe(again, handed)
+    return again
+
+
+def changed_keys(before: Config, after: Config) -> list[str]:
+    """The keys of matchd.toml and the environment that differ, as "section.key"."""
+    found = []
+    for section in before.__struct_fields__:
+        old, new = getattr(before, section), getattr(after, section)
+        found += [f"{section}.{key}" for key in old.__struct_fields__
+                  if getattr(old, key) != getattr(new, key)]
+    return found
 
 
 def peer_urls(config: PeersConfig) -> dict[str, str]:

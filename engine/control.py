@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import log
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 
 SOCKET_NAME = "control.sock"
 REQUEST_BYTES_MAX = 65_536
@@ -100,13 +100,16 @@ class ControlServer:
         tell("control request", op=request["op"])
         try:
             return {"ok": True, **await operation(request)}
+        except ConfigError as error:
+            return {"ok": False, "error": str(error), "problems": list(error.problems)}
         except EngineError as error:
             return {"ok": False, "error": str(error)}
 
 
 def request(data_dir: Path, operation: str, timeout_s: float = 10.0,
             **arguments: object) -> Answer:
-    """Ask the daemon that runs on `data_dir`. Raises ControlError when none does, or it refuses."""
+    """Ask the daemon that runs on `data_dir`. Raises ControlError when none does, or it refuses;
+    ConfigError when it refuses for what is in its files."""
     try:
         line = _exchange(data_dir, json.dumps({"op": operation, **arguments}), timeout_s)
     except (OSError, ValueError) as error:
@@ -116,6 +119,8 @@ def request(data_dir: Path, operation: str, timeout_s: float = 10.0,
         raise ControlError(f"the daemon on {data_dir} closed the connection")
     answer: Answer = json.loads(line)
     if not answer.pop("ok"):
+        if "problems" in answer:
+            raise ConfigError(answer["error"], problems=tuple(answer["problems"]))
         raise ControlError(answer["error"])
     return answer
 

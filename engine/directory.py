@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cython_core.event import CommandBatch
+from cython_core.model import Act
 from engine.accounts import Account
 from engine.config import ApiConfig, OrderEntryConfig
 from engine.instruments import Instrument
@@ -21,6 +22,8 @@ from engine.tables import Problems
 # What a resting order's numbers mean: none of it changes while orders rest.
 SCALE_FIELDS = ("price_decimals", "quantity_decimals", "tick_units", "lot_size")
 INSTRUMENT_FIELDS = ("symbol", "wire_symbol", *SCALE_FIELDS, "quantity_max_lots")
+# Why an instrument is halted that the file has no longer.
+REMOVED = "not in the file"
 ACCOUNT_FIELDS = ("username", "firm", "quantity_max_lots", "notional_max", "open_orders_max",
                   "collar_bps", "messages_per_second")
 
@@ -51,12 +54,14 @@ def definitions(known: Known, instruments: Iterable[Instrument], accounts: Itera
     """
     problems = Problems()
     batch = CommandBatch()
+    instruments = list(instruments)
     logged_instruments, logged_accounts = known.instruments(), known.accounts()
     for instrument in instruments:
         old = logged_instruments.get(instrument.id)
         _check_instrument(instrument, old, logged_instruments, instruments_file, problems)
         if old is None or differs(instrument, old, INSTRUMENT_FIELDS):
             _define_instrument(batch, instrument)
+    _halt_removed(batch, instruments, logged_instruments)
     for account in accounts:
         known_as = logged_accounts.get(account.id)
         _check_account(account, known_as, logged_accounts, accounts_file, problems)
@@ -80,6 +85,48 @@ def rules_of(api: ApiConfig) -> dict[str, int]:
     account, most kept of all."""
     return {"window_ns": api.client_id_window_s * 10**9, "kept_min": api.client_ids_kept_min,
             "kept_max": api.client_ids_max}
+
+
+def _halt_removed(batch: CommandBatch, instruments: Iterable[Instrument],
+                  logged: Mapping[int, Row]) -> None:
+    """What the file has no longer takes no orders; those that rest can be canceled. It trades
+    again when the file has it again, unless an operator halted it."""
+    listed = {one.id for one in instruments}
+    for instrument_id, row in logged.items():
+        if instrument_id not in listed and not row["halted"]:
+            batch.halt_instrument(instrument_id, reason=REMOVED)
+        elif instrument_id in listed and row["halted"] and row["halt_reason"] == REMOVED:
+            batch.resume_instrument(instrument_id, reason="in the file again")
+
+
+def account_acts(batch: CommandBatch, before: Mapping[int, Account],
+                 after: Mapping[int, Account], logged: Mapping[int, Row]) -> None:
+    """What a reload changes of accounts and no definition says, for the log."""
+    def tell(account_id: int, text: str) -> None:
+        batch.admin_act(int(Act.OTHER), account_id=account_id, reason=text)
+
+    for account_id in before.keys() - after.keys():
+        tell(account_id, "account removed")
+    for account_id, account in after.items():
+        if account_id in before:
+            if account.password_hash != before[account_id].password_hash:
+                tell(account_id, "password changed")
+        elif account_id in logged:
+            tell(account_id, "account is back")
+
+
+def unchangeable(instruments: Iterable[Instrument], before: Iterable[Instrument],
+                 file: str | Path) -> Problems:
+    """What of an instrument can't change while the venue runs: whoever has seen its scales counts
+    with them."""
+    problems, old = Problems(), {one.id: one for one in before}
+    for one in instruments:
+        for field in SCALE_FIELDS if one.id in old else ():
+            was, now = getattr(old[one.id], field), getattr(one, field)
+            if was != now:
+                problems.note(file, f"instrument {one.symbol}.{field}",
+                              f"{was} until the next start", now)
+    return problems
 
 
 def differs(row: object, old: Row, fields: Iterable[str]) -> bool:

@@ -3,7 +3,8 @@
 A stage that fails stops everything at once: nothing is acknowledged any more, and the process
 ends with the error's exit code. What was acknowledged is in the log, and the next start finds it.
 
-SIGTERM and SIGINT drain, a second one hurries; SIGUSR1 writes what everything is doing to the log.
+SIGTERM and SIGINT drain, a second one hurries; SIGHUP reads the tables again; SIGUSR1 writes what
+everything is doing to the log.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import uvloop
 from engine import clock, config, diagnosis, log
 from engine.app import App
 from engine.config import Settings
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.journal.journal import Journal
 from engine.stopping import Stop
 from engine.supervisor import Supervisor
@@ -67,8 +68,9 @@ def run(settings: Settings) -> int:
     entry, feed = settings.config.order_entry, settings.config.feed
     _allow_files(entry.connections_max + feed.clients_max + FILES_BESIDE)
     supervisor = Supervisor(config.take_service_variables())
-    if supervisor.hosts():
-        config.require_safe(settings, supervisor.hosts())
+    hosts = supervisor.hosts()
+    if hosts:
+        config.require_safe(settings, hosts)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve_until_signal(settings, supervisor))
@@ -98,14 +100,43 @@ def _allow_files(wanted: int) -> None:
 async def _serve_until_signal(settings: Settings, supervisor: Supervisor) -> None:
     stop = Stop()
     apps: list[App] = []
+    reloads: set[asyncio.Task[None]] = set()
+    early: list[bool] = []
 
     def dump() -> None:
         _dump(apps)
 
+    def reload() -> None:
+        if not apps:
+            early.append(True)
+        for app in apps:
+            task = asyncio.create_task(_reload(app), name="reload")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         _on_signal(number, stop.set, stop)
     _on_signal(signal.SIGUSR1, dump)
-    await serve(settings, stop, lambda app, port: apps.append(app), supervisor)
+    _on_signal(signal.SIGHUP, reload)
+
+    def ready(app: App, port: int) -> None:
+        apps.append(app)
+        if early:
+            # Asked for while the log was read; the tables were read before that.
+            reload()
+
+    await serve(settings, stop, ready, supervisor)
+
+
+async def _reload(app: App) -> None:
+    """Read the tables again; nobody waits for the answer, so it goes into the log."""
+    try:
+        await app.reload()
+    except ConfigError as error:
+        for problem in error.problems:
+            log.get("lifecycle").error("tables not read again", problem=problem)
+    except EngineError as error:
+        log.get("lifecycle").error("tables not read again", problem=str(error))
 
 
 def _on_signal(number: int, act: Callable[[], None], stop: Stop | None = None) -> None:
@@ -154,6 +185,7 @@ async def serve(settings: Settings, stop: Stop, ready: Callable[[App, int], None
         await _unless_failed(stages, app.settle())
 
         # 3. Listen.
+        app.supervisor, app.handed_hosts = supervisor, supervisor.hosts()
         await app.control.start()
         port = await app.listen_order_entry(
             supervisor.take_sockets(ORDER_ENTRY, socket.SOCK_STREAM),

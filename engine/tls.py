@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from engine.accounts import Certificate
@@ -50,6 +51,12 @@ class Tls:
         self._new_context()
         for context in self._contexts:
             _load(context, self._config)
+
+    def renewal(self, _: object) -> Callable[[], None]:
+        """Try the files as they are now; returns what puts them in force. Raises ConfigError."""
+        if self._contexts:
+            self._new_context()
+        return self.reload
 
     def _new_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

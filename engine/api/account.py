@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from engine.accounts import Account
+from engine.accounts import Account, AccountTable
 from engine.api import types
 from engine.api.route import Access, Call, Reply, Route, json_reply
 
@@ -23,7 +23,7 @@ class AccountRoutes:
     """The caller's account."""
 
     def __init__(self, accounts: Iterable[Account], matcher: Known) -> None:
-        self._accounts = {account.id: account for account in accounts}
+        self._accounts = AccountTable.of(accounts).by_id
         self._matcher = matcher
 
     def routes(self) -> list[Route]:

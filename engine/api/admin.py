@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from cython_core.event import CommandBatch
 from cython_core.ledger import Answer
 from cython_core.model import Act, Source
-from engine.accounts import Account
+from engine.accounts import Account, AccountTable
 from engine.api import types
 from engine.api.desk import Desk
 from engine.api.reasons import rejected
@@ -89,7 +89,7 @@ class AdminRoutes:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._accounts = {account.username: account for account in parts.accounts}
+        self._accounts = AccountTable.of(parts.accounts).by_name
 
     def routes(self) -> list[Route]:
         """For the gateway's table."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from engine import clock, log
-from engine.accounts import Account, demo_accounts
+from engine.accounts import Account, AccountTable, demo_accounts
 from engine.api.keys import Key, KeyFile, secret_of, token_of
 from engine.api.limits import FAILURES_PER_SECOND, Addresses, Client, too_many
 from engine.api.route import Access, ApiError, Headers, Identity
@@ -59,7 +59,7 @@ class Auth:
     def __init__(self, config: ApiConfig, accounts: Iterable[Account], keys: KeyFile) -> None:
         self._limit = config.requests_per_second
         self._window_ms = config.recv_window_ms
-        self._accounts = {account.username: account for account in accounts}
+        self._accounts = AccountTable.of(accounts).by_name
         self._file = keys
         self._stamp = (-1, 0, 0)
         self._known: dict[str, _Known] = {}
@@ -70,7 +70,11 @@ class Auth:
     # -- the tables ----------------------------------------------------------------------------
 
     def act_as(self, username: str) -> None:
-        """From now on a request without credentials acts as this account. Only for loopback."""
+        """From now on a request without credentials acts as this account, "" is nobody. Only for
+        loopback."""
+        if not username:
+            self._demo = None
+            return
         account = self._accounts[username]
         access = min(ACCESS[account.role], Access.TRADE)
         self._log.warning("requests without credentials act as the demo account",

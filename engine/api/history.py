@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from engine import clock
-from engine.accounts import Account
+from engine.accounts import Account, AccountTable
 from engine.api import history_types as types
 from engine.api.formats import (
     CONTENT_TYPES,
@@ -49,9 +49,7 @@ class HistoryRoutes:
                  draining: Callable[[], bool]) -> None:
         self._history, self._config = history, config
         self._newest, self._draining = newest, draining
-        accounts = list(accounts)
-        self._ids = {account.username: account.id for account in accounts}
-        self._usernames = {account.id: account.username for account in accounts}
+        self._accounts = AccountTable.of(accounts)
         self._streams: dict[str, int] = {}
         metrics.gauge("history_streams", "streams", "answers of /v1/history that are under way as "
                       "streams", lambda: sum(self._streams.values()))
@@ -123,10 +121,10 @@ class HistoryRoutes:
         if who.access >= Access.ADMIN:
             if account is None:
                 return 0
-            if account not in self._ids:
+            if account not in self._accounts.by_name:
                 raise ApiError(404, "unknown_account", f"there is no account {account!r}",
                                {"account": account})
-            return self._ids[account]
+            return self._accounts.by_name[account].id
         if account not in (None, who.username):
             raise ApiError(403, "forbidden", "this shows your own account; another's needs a key "
                            "with the role admin", {"role_needed": "admin"})
@@ -167,7 +165,8 @@ class HistoryRoutes:
     async def _names(self, ask: Ask, page: Page) -> Names:
         """What is needed to write these rows. Raises PastError."""
         scales = await self._history.scales(symbols_of(ask.kind, page.rows))
-        return Names(scales, self._usernames, self._settled_ns(page),
+        usernames = {account.id: account.username for account in self._accounts}
+        return Names(scales, usernames, self._settled_ns(page),
                      ask.interval_s * clock.NS_PER_S)
 
     def _settled_ns(self, page: Page) -> int:

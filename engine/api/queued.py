@@ -17,7 +17,7 @@ import msgspec
 from cython_core.matcher import Matcher
 from cython_core.model import Source
 from engine import log
-from engine.accounts import Account, fold_username
+from engine.accounts import Account, AccountTable, fold_username
 from engine.api import types
 from engine.api.auth import ACCESS
 from engine.api.find import CLIENT_PREFIX
@@ -78,7 +78,7 @@ class QueuedOrders:
     def __init__(self, routes: OrderRoutes, market: Market, matcher: Matcher,
                  accounts: Iterable[Account], allowed: Collection[str]) -> None:
         self._routes, self._market, self._matcher = routes, market, matcher
-        self._accounts = {account.username: account for account in accounts}
+        self._accounts = AccountTable.of(accounts).by_name
         self._allowed = frozenset(map(fold_username, allowed))
         self._log = log.get("intake")
         self._do: Mapping[str, Callable[[Planned], Awaitable[Reply]]] = {

@@ -59,14 +59,23 @@ class Terms(NamedTuple):
 
 
 class Instruments:
-    """Instruments by symbol, and the conversion of what an order says about one."""
+    """Instruments by symbol, and the conversion of what an order says about one. `known` are those
+    that are not listed any more: orders of before may rest there."""
 
-    def __init__(self, instruments: Iterable[Instrument]) -> None:
+    def __init__(self, instruments: Iterable[Instrument],
+                 known: Iterable[Instrument] = ()) -> None:
+        self._all: list[Instrument] = []
+        self._by_symbol: dict[str, Instrument] = {}
+        self.replace(instruments, known)
+
+    def replace(self, instruments: Iterable[Instrument],
+                known: Iterable[Instrument] = ()) -> None:
+        """Have these listed, and no others."""
         self._all = list(instruments)
-        self._by_symbol = by_symbol(self._all)
+        self._by_symbol = by_symbol(known) | by_symbol(self._all)
 
     def all(self) -> list[Instrument]:
-        """Every instrument, by id."""
+        """Every instrument that is listed, by id."""
         return self._all
 
     def of(self, symbol: str, status: int = 422) -> Instrument:

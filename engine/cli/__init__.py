@@ -14,6 +14,7 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS = {
     "run": "venue",
+    "reload": "venue",
     "check-config": "venue",
     "hash-password": "venue",
     "submit": "orders",

@@ -28,6 +28,29 @@ def run(config_path: Path | None, data_dir: Path | None) -> int:
 @click.command()
 @options.files
 @options.as_json
+def reload(config_path: Path | None, data_dir: Path | None, as_json: bool) -> None:
+    """Have the running venue read instruments, accounts and limits again.
+
+    Returns when they are in force, and says what changed. A mistake in a file changes nothing: it
+    is named, and the command exits with 2.
+
+    \b
+    Example: matchd reload --data-dir /var/lib/matchd
+    """
+    from engine import control
+
+    loaded, _ = config.load(config_path, data_dir=data_dir)
+    answer = control.request(loaded.data_dir, "reload", timeout_s=60)
+    for key in answer["need_a_restart"]:
+        output.complain(f"warning: {key} has changed and needs a restart")
+    done = [f"{what.replace('_', ' ')}: {', '.join(names)}"
+            for what, names in answer.items() if what != "need_a_restart" and names]
+    output.answer(answer, "\n".join(done) or "nothing has changed", as_json)
+
+
+@click.command()
+@options.files
+@options.as_json
 def check_config(config_path: Path | None, data_dir: Path | None, as_json: bool) -> int:
     """Check configuration, instruments and accounts.
 

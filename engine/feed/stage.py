@@ -101,6 +101,10 @@ class Feed:
     def open(self) -> None:
         """The market knows every instrument now, and the log its name."""
         self.log_id = self._log_id()
+        self.learn_symbols()
+
+    def learn_symbols(self) -> None:
+        """The market has other instruments now."""
         self.symbols = by_symbol(self.market.instruments.values())
 
     # -- clients -----------------------------------------------------------------------------

@@ -152,16 +152,21 @@ class Peer(Caller, Shell):
         self._door.check_password(self, account, password)
 
     def start_stream(self, account_id: int, from_number: int) -> None:
-        door, seat = self._door, self.session.seat
+        door = self._door
         self._session_id = door.registry.session_id
         self._packer = Packer(self._session_id, from_number, door.datagram_bytes)
         self.decoder = self.session.decoder
-        self.window = seat.window if seat is not None and seat.window.per_second else None
+        self.renew_limit()
         if from_number == door.streams.next_number(account_id):
             join(door.streams, self, account_id)
         else:
             self._task = asyncio.get_running_loop().create_task(
                 self._replay(account_id, from_number))
+
+    def renew_limit(self) -> None:
+        """The account's limit may have changed; without one nothing is counted."""
+        seat = self.session.seat
+        self.window = seat.window if seat is not None and seat.window.per_second else None
 
     async def _replay(self, account_id: int, from_number: int) -> None:
         door = self._door

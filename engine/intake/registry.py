@@ -108,6 +108,8 @@ class Registry:
                 replaces: Live | None = None) -> str:
         """Why a login with the right password cannot be served now; "" when it can. A live session
         that it `replaces` is in nobody's way."""
+        if account.id not in self._seats:
+            return "the account was removed"
         if session_id and session_id != self.session_id:
             return f"session {session_id!r} is not the running one"
         next_number = self._streams.next_number(account.id)
@@ -126,6 +128,23 @@ class Registry:
         except EngineError as error:
             return f"messages from number {number} on cannot be replayed: {error}"
         return ""
+
+    def replace(self, accounts: Iterable[Account]) -> None:
+        """Have these accounts, and no others. Sessions go on, but for those of accounts that are
+        gone or may not enter orders any more; a new limit holds from now on."""
+        wanted = {account.id: account for account in accounts}
+        for account_id, seat in list(self._seats.items()):
+            account = wanted.pop(account_id, None)
+            if account is None:
+                self.disconnect(account_id, "the account was removed")
+                del self._seats[account_id]
+                continue
+            if account.role == "read-only":
+                self.disconnect(account_id, "the account may not enter orders any more")
+            seat.account = account
+            seat.window.per_second = account.messages_per_second
+        self._seats |= {account.id: Seat(account) for account in wanted.values()}
+        self._by_name = {seat.account.username: seat for seat in self._seats.values()}
 
     def seat(self, account_id: int) -> Seat:
         """The account's place."""

@@ -237,6 +237,12 @@ class UdpDoor:
         self.log.info("udp listening", host=host, port=port, handed_over=bool(handed))
         return port
 
+    def renew_limits(self) -> None:
+        """Limits of accounts may have changed."""
+        for peer in self._peers.values():
+            if isinstance(peer, Peer):
+                peer.renew_limit()
+
     async def tick_for_ever(self) -> None:
         """Heartbeats and time-outs of every peer."""
         period_s = self._config.heartbeat_ms / 1000 / TICKS_PER_HEARTBEAT

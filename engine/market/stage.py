@@ -173,7 +173,11 @@ class Market:
 
     def define(self, instrument: Instrument) -> None:
         """Take an instrument's names and scales, for texts."""
+        before = self.instruments.get(instrument.id)
         self.instruments[instrument.id] = instrument
+        if before is not None and (scales(before), before.tick_units) == (
+                scales(instrument), instrument.tick_units):
+            return
         self._statuses.setdefault(instrument.id, Status("trading", "", self.applied_seq))
         for books in (self.books, self.order_books):
             books.define(instrument.id, *scales(instrument), instrument.tick_units)

@@ -85,7 +85,7 @@ async def test_orders_of_an_instrument_that_left_the_file_may_be_canceled(venue:
     wire = await Wire.logged_in(venue.port, "MAKER1")
     assert (await wire.message())["symbol"] == "AAPL"
     wire.send(enter(2))
-    assert (await wire.message())["reject_reason"] == 0x0017
+    assert (await wire.message())["reject_reason"] == 0x0007
 
 
 async def test_rules_are_in_the_log_when_they_differ(venue: Venue) -> None:
