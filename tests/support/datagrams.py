@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Callable
 
-from cython_core.mold import MoldHeader, build_request, parse_header, parse_packet
+from cython_core.mold import MoldHeader, parse_header, parse_packet
 from cython_core.soupbin import CLIENT_HEARTBEAT, LOGOUT_REQUEST, build_login
 
 WAIT_S = 20.0
@@ -82,8 +83,8 @@ class Raw:
         self.send(LOGOUT_REQUEST)
 
     def ask(self, first: int, count: int, session: str = "") -> None:
-        """A gap request."""
-        self.send(build_request(session or self.session, first, count))
+        """A gap request, wrong ones too."""
+        self.send(struct.pack("!10sQH", (session or self.session).rjust(10).encode(), first, count))
 
     def mold(self, timeout_s: float = WAIT_S) -> tuple[MoldHeader, list[bytes]]:
         """The next downstream packet that holds messages."""
