@@ -189,6 +189,10 @@ cdef class DatagramSocket:
         """Why the last datagram that could not be sent was refused."""
         return strerror(self._errno).decode("ascii", "replace") if self._errno else ""
 
+    def close(self):
+        """Forget the descriptor, before somebody else gets its number."""
+        self._fd = -1
+
     # -- in ------------------------------------------------------------------------------------
 
     def receive(self):

@@ -95,7 +95,7 @@ class Line:
 
     def __init__(self, bound: socket.socket) -> None:
         self.socket = bound
-        self.datagrams = DatagramSocket(bound.fileno(), _is_everywhere(bound))
+        self.datagrams = DatagramSocket(bound.fileno(), _tell_own_address(bound))
         self.unsent = 0
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[bytes, list[bytes]]] = deque()
@@ -146,6 +146,7 @@ class Line:
         self._drops = self.kernel_drops
         self._loop.remove_reader(self.socket)
         self._loop.remove_writer(self.socket)
+        self.datagrams.close()
         self.socket.close()
 
 
@@ -272,6 +273,7 @@ class UdpDoor:
         for peer in tuple(self._peers.values()):
             if isinstance(peer, Peer):
                 peer.session.close(reason)
+        self._peers.clear()
         for line in self._lines:
             line.close()
         self._passwords.close()
@@ -287,6 +289,9 @@ class UdpDoor:
 
     def _readable(self, line: Line) -> None:
         datagrams = line.datagrams
+        if self._held is not None:
+            # The other socket filled the queue in this very turn of the loop.
+            return
         try:
             count = datagrams.receive()
         except OSError as error:
@@ -465,8 +470,17 @@ async def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, A
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _is_everywhere(bound: socket.socket) -> bool:
-    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_unspecified
+def _tell_own_address(bound: socket.socket) -> bool:
+    """Whether a socket is bound to every address: then the kernel is asked to say which one of
+    ours a datagram was sent to, because answers have to leave from there."""
+    host = bound.getsockname()[0].partition("%")[0]
+    if not host or not ipaddress.ip_address(host).is_unspecified:
+        return False
+    if bound.family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    return True
 
 
 def _bind(family: socket.AddressFamily, address: Address, receive_bytes: int) -> socket.socket:
@@ -476,12 +490,6 @@ def _bind(family: socket.AddressFamily, address: Address, receive_bytes: int) ->
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
-        if _is_everywhere(bound):
-            # The kernel says which of our addresses was meant: answers leave from there.
-            if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            else:
-                bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     except OSError:
         bound.close()
         raise
