@@ -147,13 +147,13 @@ def test_replies_have_a_limit_each_and_a_second(make_daemon: Start) -> None:
             pass
         assert datagrams == 16
         # A flood of requests, as a forger could send them: a bounded number of bytes comes back.
-        before, began_s = metrics_of(daemon)["udp_datagrams_sent"], time.monotonic()
+        before, began_s = metrics_of(daemon)["udp_datagrams_out"], time.monotonic()
         for _ in range(5_000):
             raw.ask(1, 2_000)
         raw.send(enter(2_001), cancel(2_001))
         raw.until(lambda data: data[0] >= 0x20 and parse_header(data).sequence == 2_001)
         seconds = time.monotonic() - began_s
-        sent = metrics_of(daemon)["udp_datagrams_sent"] - before
+        sent = metrics_of(daemon)["udp_datagrams_out"] - before
         assert sent <= (4_096 + 16) * (seconds + 2) + 100
         assert metrics_of(daemon)["udp_dropped{reason=request_rate}"] > 0
 
