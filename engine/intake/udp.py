@@ -235,7 +235,10 @@ class UdpDoor:
                               f"{error.strerror or error}",
                               "order_entry.host and order_entry.udp_port") from error
         self._read(True)
-        self.log.info("udp listening", host=host, port=port, handed_over=bool(handed))
+        # What the kernel grants; it says twice as much, for its own needs.
+        room = self._lines[0].socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        self.log.info("udp listening", host=host, port=port, handed_over=bool(handed),
+                      receive_buffer_bytes=room)
         return port
 
     def renew_limits(self) -> None:
