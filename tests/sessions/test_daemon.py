@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.transports import Transport, over_both
 from tests.support.wire import Wire, enter
 
 MakeDaemon = Callable[..., Daemon]
 
 
+@over_both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_it_with_exit_0_and_a_snapshot(daemon: Daemon, number: int) -> None:
-    wire = await Wire.logged_in(daemon.port, "MAKER1")
+async def test_a_signal_stops_it_with_exit_0_and_a_snapshot(
+        daemon: Daemon, number: int, transport: Transport) -> None:
+    wire = await transport.logged_in(daemon, "MAKER1")
     wire.send(enter(1))
     await wire.message()
     assert daemon.stop(number) == 0
@@ -26,20 +29,21 @@ async def test_a_signal_stops_it_with_exit_0_and_a_snapshot(daemon: Daemon, numb
     assert daemon.lines()[-1]["event"] == "stopped"
     assert list((daemon.data_dir / "snapshots").iterdir())
     daemon.start()
-    again = await Wire.logged_in(daemon.port, "MAKER1", session=wire.session)
+    again = await transport.logged_in(daemon, "MAKER1", session=wire.session)
     assert (await again.message(), again.raw)[1] == wire.raw
 
 
+@over_both
 async def test_orders_on_their_way_at_the_signal_are_answered_or_ignored_but_never_lost(
-        daemon: Daemon) -> None:
-    wire = await Wire.logged_in(daemon.port, "MAKER1")
+        daemon: Daemon, transport: Transport) -> None:
+    wire = await transport.logged_in(daemon, "MAKER1")
     wire.send(*(enter(number, "B", 1) for number in range(1, 5_001)))
     await wire.message()
     assert daemon.stop() == 0
     while (packet := await wire.packet())[0] == "S":
         wire.raw.append(packet[1])
     daemon.start()
-    again = await Wire.logged_in(daemon.port, "MAKER1", sequence=0)
+    again = await transport.logged_in(daemon, "MAKER1", sequence=0)
     assert again.next_number == len(wire.raw) + 1
 
 
@@ -85,9 +89,10 @@ def test_demo_passwords_never_listen_beyond_loopback(make_daemon: MakeDaemon) ->
     assert "demo password" in daemon.log_path.read_text()
 
 
+@over_both
 async def test_a_failing_disk_stops_it_with_exit_5_and_no_acknowledgement(
-        daemon: Daemon) -> None:
-    wire = await Wire.logged_in(daemon.port, "MAKER1")
+        daemon: Daemon, transport: Transport) -> None:
+    wire = await transport.logged_in(daemon, "MAKER1")
     wire.send(*(enter(number, "B", 1) for number in range(1, 1_001)))
     await wire.messages(1_000)
     assert daemon.process is not None
@@ -101,7 +106,7 @@ async def test_a_failing_disk_stops_it_with_exit_5_and_no_acknowledgement(
     assert "Traceback" not in log
     assert "the journal can't be written" in log.splitlines()[-1]
     daemon.start()
-    again = await Wire.logged_in(daemon.port, "MAKER1", sequence=0)
+    again = await transport.logged_in(daemon, "MAKER1", sequence=0)
     assert again.next_number == 1_001
 
 

@@ -30,6 +30,7 @@ from tests.udp.reference import (
 QUIET_S = 2.5
 QUIET_AFTER_DEBUG_S = 0.3
 GAP_S = 0.05
+HEARTBEAT_S = 1.0
 
 
 class UdpWire(Wire):
@@ -118,10 +119,12 @@ class UdpWire(Wire):
             if left_s <= 0:
                 raise TimeoutError
             gap = self._known_next > self._next_in
-            data = await self._read(min(left_s, GAP_S) if gap else left_s)
+            data = await self._read(min(left_s, GAP_S if gap else HEARTBEAT_S))
             if data is None:
                 if gap:
                     self.ask_again(self._next_in, self._known_next - self._next_in)
+                elif left_s > HEARTBEAT_S:
+                    self.heartbeat()
                 continue
             if not data:
                 return "", b""

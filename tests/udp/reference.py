@@ -32,9 +32,11 @@ CANCEL = struct.Struct("!cII")
 APPENDAGE_AT = {"A": 62, "U": 66, "C": 18, "D": 32, "E": 34, "B": 36, "J": 29, "P": 13, "I": 13,
                 "T": 30, "M": 18, "R": 14, "X": 25, "G": 17, "K": 17, "Q": 13}
 TAG_CHANNEL = 28
-# These channels carry no orders: an account query on one of them marks the end of a datagram.
-FENCES = range(128, 256)
-# So few are out at once that a late repeat of one cannot pass for another.
+# These channels carry no orders: two account queries on them, one of each range, mark the end of a
+# datagram whose requests the venue may ignore. The pairs are many, and few are out at once, so
+# that the late repeat of an old datagram cannot pass for a newer one.
+FENCE_FIRST, FENCE_SECOND = range(128, 192), range(192, 256)
+FENCES = len(FENCE_FIRST) * len(FENCE_SECOND)
 FENCES_OUT = 32
 # A message that waits for one before it; more is dropped and asked for again.
 EARLY_MAX = 65_536
@@ -178,6 +180,13 @@ def told(message: bytes) -> Told:
     return Told(letter, second, channel, first)
 
 
+def _fence(first: int, second: int) -> int:
+    """What the channels of two account queries in a row stand for; -1 for nothing."""
+    if first in FENCE_FIRST and second in FENCE_SECOND:
+        return FENCE_FIRST.index(first) * len(FENCE_SECOND) + FENCE_SECOND.index(second)
+    return -1
+
+
 # -- the client --------------------------------------------------------------------------------
 
 @dataclass
@@ -200,7 +209,7 @@ class Asked:
 
     messages: list[bytes]
     numbers: list[tuple[int, int]]
-    fence: int = 0
+    fence: int | None = None
     due_s: float = 0.0
     wait_s: float = 0.0
     times: int = 0
@@ -230,9 +239,10 @@ class Reference:
         self._waiting: deque[Asked] = deque()
         self._out: dict[tuple[int, int], Asked] = {}
         self._fences: dict[int, Asked] = {}
+        self._half_fence = 0
         self._by_due: deque[Asked] = deque()
         self._newest: dict[int, int] = {}
-        self._next_fence = FENCES.start
+        self._next_fence = 0
         self._early: dict[int, bytes] = {}
         self._known_next = next_number
         self._ends_at = 0
@@ -251,7 +261,7 @@ class Reference:
                    numbers: Iterable[tuple[int, int]] = ()) -> None:
         """Send messages that the venue may ignore; `numbers` are the (channel, number)s that they
         would use. They travel in one datagram, with an account query behind them."""
-        self._waiting.append(Asked([*messages], [*numbers], fence=1))
+        self._waiting.append(Asked([*messages], [*numbers], fence=-1))
 
     def unanswered(self) -> list[bytes]:
         """The packets of everything that is not answered, oldest first, to go over TCP."""
@@ -333,13 +343,14 @@ class Reference:
         self.messages.append(message)
         self.next_number += 1
         letter, number, channel, _ = told(message)
+        half, self._half_fence = self._half_fence, channel if letter == "Q" else 0
         if letter == "Q":
-            asked = self._fences.pop(channel, None)
+            asked = self._fences.pop(_fence(half, channel), None)
         elif letter in "AJUXGK":
             asked = self._out.get((channel, number))
         else:
             asked = None
-        if asked is not None and (letter == "Q" or not asked.fence):
+        if asked is not None and (letter == "Q" or asked.fence is None):
             asked.times = -1
             for key in asked.numbers:
                 self._out.pop(key, None)
@@ -409,7 +420,8 @@ class Reference:
         """Whether the numbers stay within the window of what is not answered yet."""
         if len(self._out) + len(self._fences) >= self._in_flight:
             return False
-        if asked.fence and (len(self._fences) >= FENCES_OUT or self._next_fence in self._fences):
+        if asked.fence is not None and (
+                len(self._fences) >= FENCES_OUT or self._next_fence in self._fences):
             return False
         for channel, number in asked.numbers:
             oldest = next((other for where, other in self._out if where == channel), number)
@@ -421,11 +433,12 @@ class Reference:
         for channel, number in asked.numbers:
             self._newest[channel] = max(number, self._newest.get(channel, 0))
             self._out[channel, number] = asked
-        if asked.fence:
+        if asked.fence is not None:
             asked.fence = self._next_fence
-            self._next_fence = FENCES[(asked.fence + 1 - FENCES.start) % len(FENCES)]
+            self._next_fence = (asked.fence + 1) % FENCES
             self._fences[asked.fence] = asked
-            asked.messages.append(query(asked.fence))
+            first, second = divmod(asked.fence, len(FENCE_SECOND))
+            asked.messages += [query(FENCE_FIRST[first]), query(FENCE_SECOND[second])]
         asked.packets = b"".join(unsequenced(message) for message in asked.messages)
         return asked
 

@@ -131,15 +131,19 @@ def test_numbers_stay_within_the_window_of_the_oldest_unanswered() -> None:
     assert len(b"".join(client.due(0.0))) == 2 * 50
 
 
-def test_what_may_be_ignored_is_answered_by_the_query_behind_it() -> None:
+def test_what_may_be_ignored_is_answered_by_the_two_queries_behind_it() -> None:
     client = opened()
-    client.ask_fenced([reference.cancel(9)])
-    data = client.due(0.0)[0]
-    assert data == (reference.unsequenced(reference.cancel(9))
-                    + reference.unsequenced(reference.query(128)))
+    for number in (9, 10):
+        client.ask_fenced([reference.cancel(number)])
+    data = b"".join(client.due(0.0))
+    assert data == b"".join(map(reference.unsequenced, (
+        reference.cancel(9), reference.query(128), reference.query(192),
+        reference.cancel(10), reference.query(128), reference.query(193))))
+    answers = [outbound("Q", channel, next_user_ref_num=1) for channel in (128, 192, 128, 193)]
+    client.receive(mold.build_packet(SESSION, 1, answers[:1]), 0.0)
+    client.receive(mold.build_packet(SESSION, 2, answers[1:3]), 0.0)
     assert not client.idle
-    answer = outbound("Q", 128, next_user_ref_num=1)
-    client.receive(mold.build_packet(SESSION, 1, [answer]), 0.0)
+    client.receive(mold.build_packet(SESSION, 4, answers[3:]), 0.0)
     assert client.idle
 
 
