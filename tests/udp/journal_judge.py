@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tests.oracle.commands import Command
 from tests.oracle.naive_venue import NaiveVenue
 
 EventDict = dict[str, Any]
+# So much of a log is looked at in one piece.
+RUN_UNITS = 4_096
 DEFINITIONS = {
     Kind.CMD_DEFINE_INSTRUMENT: ("symbol", "wire_symbol", "price_decimals", "quantity_decimals",
                                  "tick_units", "lot_size", "quantity_max_lots", "state"),
@@ -48,10 +51,10 @@ def oracle_command(row: EventDict) -> Command:
     return command
 
 
-def logged(data_dir: Path) -> list[tuple[list[EventDict], list[EventDict]]]:
+def logged(data_dir: Path) -> Iterator[tuple[list[EventDict], list[EventDict]]]:
     """(events, the commands that gave them) of each run of the log."""
-    return [(run.batch.dicts(), commands_of(run.batch).dicts())
-            for run in LogWalk(FileStorage(data_dir)).runs()]
+    for run in LogWalk(FileStorage(data_dir)).runs(RUN_UNITS):
+        yield run.batch.dicts(), commands_of(run.batch).dicts()
 
 
 def judge(data_dir: Path) -> NaiveVenue:
