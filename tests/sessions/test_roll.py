@@ -7,9 +7,9 @@ import pytest
 from engine import clock, control
 from engine.trading.timers import roll_missed
 from tests.sessions.conftest import StartVenue
-from tests.support.transports import Transport, over_both
+from tests.support.transports import UDP, Transport, over, over_both
 from tests.support.venue import Venue
-from tests.support.wire import Wire, cancel, enter
+from tests.support.wire import Wire, cancel, enter, message
 
 
 async def roll(venue: Venue) -> dict[str, object]:
@@ -85,6 +85,18 @@ async def test_orders_of_the_old_session_that_come_too_late_are_ignored(
     assert await again.silent(0.05)
     again.send(enter(1))
     assert await again.types(1) == "A"
+
+
+@over(UDP)
+async def test_a_late_datagram_of_the_old_session_is_not_done_in_the_next(
+        venue: Venue, maker: Wire, transport: Transport) -> None:
+    await roll(venue)
+    assert (await maker.packet())[0] == "Z"
+    again = await transport.logged_in(venue, "MAKER1")
+    maker.send(enter(1), enter(2))
+    assert await again.silent()
+    again.send(message("Q"))
+    assert (await again.message())["next_user_ref_num"] == 1
 
 
 @over_both
