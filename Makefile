@@ -1,8 +1,12 @@
 # `make` alone says what there is. Needs Python 3.11 or later with venv, a C compiler, make.
 # PYTHON=python3.12 takes another Python, ARGS="..." passes arguments to `run`, `test`, `bench`.
+# PREFIX, DESTDIR, SYSCONFDIR say where `install` and `uninstall` work.
 
 PYTHON ?= python3
 MODE ?= release
+PREFIX ?= /usr/local
+DESTDIR ?=
+SYSCONFDIR ?= /etc
 ARGS ?=
 
 BIN := .venv/bin
@@ -26,7 +30,7 @@ ifeq ($(MODE),debug)
 export CORE_DEBUG := 1
 endif
 
-.PHONY: help build run test test-long check bench debug clean
+.PHONY: help build run test test-long check bench install uninstall deb debug clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -53,6 +57,19 @@ check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
 
 bench: build build/.bench .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
 	@$(BIN)/python -m bench $(ARGS)
+
+install: build  ## install matchd, its units and configuration (PREFIX=/usr/local, DESTDIR=)
+	@$(BIN)/python .ci/stage.py "$(or $(DESTDIR),/)" --prefix "$(PREFIX)" --settings "$(SYSCONFDIR)"
+	@test -n "$(DESTDIR)" || PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" sh .ci/settle
+
+uninstall:  ## remove what `make install` installed (configuration and data stay)
+	@rm -rf "$(DESTDIR)$(PREFIX)/lib/matchd" "$(DESTDIR)$(PREFIX)/share/doc/matchd"
+	@rm -f "$(DESTDIR)$(PREFIX)/bin/matchd" "$(DESTDIR)$(PREFIX)/lib/sysusers.d/matchd.conf" \
+	  "$(DESTDIR)$(PREFIX)/lib/systemd/system/matchd.service" \
+	  "$(DESTDIR)$(PREFIX)/lib/systemd/system/matchd.socket"
+
+deb: build  ## build dist/matchd_VERSION_ARCH.deb, with every library in it
+	@.ci/deb dist
 
 debug:  ## build with the slow invariants on; the next other target builds for release again
 	@$(MAKE) --no-print-directory build MODE=debug
