@@ -104,6 +104,13 @@ class Registry:
         seat = self._by_name.get(fold_username(username))
         return seat.account if seat and seat.account.role != "read-only" else None
 
+    def is_current(self, account: Account) -> bool:
+        """Whether the account may still log in with the password that was checked: the table may
+        have been read again meanwhile."""
+        known = self.find(account.username)
+        return known is not None and known.id == account.id and (
+            known.password_hash == account.password_hash)
+
     def refusal(self, account: Account, session_id: str, number: int,
                 replaces: Live | None = None) -> str:
         """Why a login with the right password cannot be served now; "" when it can. A live session

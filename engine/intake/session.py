@@ -192,7 +192,7 @@ class Session:
         login = self._login
         if self.state is not State.PASSWORD or login is None:
             return
-        if account is None:
+        if account is None or not self._registry.is_current(account):
             self._refuse(NOT_AUTHORISED, "user or password")
             return
         refusal = self._registry.refusal(account, login.session, login.sequence, self.replaces)
