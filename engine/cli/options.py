@@ -32,13 +32,14 @@ def as_json(function: Function) -> Function:
 
 
 def order_entry(function: Function) -> Function:
-    """`--password`, `--host` and `--port` of a login."""
+    """`--password`, `--host`, `--port` and `--udp` of a login."""
     password = click.option("--password", envvar="MATCHD_PASSWORD", show_envvar=True,
                             help="The account's password; asked for when missing.")
     host = click.option("--host", help="In place of order_entry.host.")
     port = click.option("--port", type=click.IntRange(1, 65_535),
-                        help="In place of order_entry.tcp_port.")
-    return password(host(port(function)))
+                        help="In place of order_entry.tcp_port, or udp_port with --udp.")
+    udp = click.option("--udp", is_flag=True, help="Over UDP, not TCP.")
+    return password(host(port(udp(function))))
 
 
 def files(function: Function) -> Function:

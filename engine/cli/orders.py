@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -16,6 +16,16 @@ from engine.instruments import by_symbol
 
 SIDES = {"buy": "B", "sell": "S", "short": "T", "exempt": "E"}
 TIMES_IN_FORCE = {"day": "0", "gtc": "1", "ioc": "3", "fok": "4"}
+
+
+class Login(NamedTuple):
+    """Who asks, and where; None is what the configuration says."""
+
+    account: str
+    password: str | None
+    host: str | None
+    port: int | None
+    udp: bool
 
 
 @click.command()
@@ -34,8 +44,8 @@ TIMES_IN_FORCE = {"day": "0", "gtc": "1", "ioc": "3", "fok": "4"}
 @options.as_json
 def submit(account: str, side: str, symbol: str, quantity: str, price: str, tif: str,
            post_only: bool, min_quantity: str | None, text: str, password: str | None,
-           host: str | None, port: int | None, config_path: Path | None, data_dir: Path | None,
-           as_json: bool) -> int:
+           host: str | None, port: int | None, udp: bool, config_path: Path | None,
+           data_dir: Path | None, as_json: bool) -> int:
     """Submit an order of ACCOUNT: SIDE SYMBOL QUANTITY at PRICE, a decimal or "market".
 
     Prints what became of it at once. It takes over the account's session for that moment. Exits
@@ -43,7 +53,7 @@ def submit(account: str, side: str, symbol: str, quantity: str, price: str, tif:
 
     \b
     Example: matchd submit MAKER1 sell BTC-USDT 0.5 60000 --password demo
-             matchd submit TAKER1 buy BTC-USDT 0.2 market --tif ioc --password demo
+             matchd submit TAKER1 buy BTC-USDT 0.2 market --tif ioc --password demo --udp
     """
     settings = config.load_settings(config_path, data_dir=data_dir)
 
@@ -53,7 +63,8 @@ def submit(account: str, side: str, symbol: str, quantity: str, price: str, tif:
             TIMES_IN_FORCE[tif], post_only=post_only, min_quantity=min_quantity or 0,
             client_order=text)
 
-    return _ask(settings, account, password, host, port, enter, symbol, as_json)
+    login = Login(account, password, host, port, udp)
+    return _ask(settings, login, enter, symbol, as_json)
 
 
 @click.command()
@@ -67,8 +78,8 @@ def submit(account: str, side: str, symbol: str, quantity: str, price: str, tif:
 @options.files
 @options.as_json
 def cancel(account: str, number: int | None, quantity: str | None, symbol: str, every: bool,
-           password: str | None, host: str | None, port: int | None, config_path: Path | None,
-           data_dir: Path | None, as_json: bool) -> int:
+           password: str | None, host: str | None, port: int | None, udp: bool,
+           config_path: Path | None, data_dir: Path | None, as_json: bool) -> int:
     """Cancel order NUMBER (its UserRefNum) of ACCOUNT, or reduce it to QUANTITY.
 
     QUANTITY is what was executed and what stays open, together. Exits with 1 when there was
@@ -93,11 +104,11 @@ def cancel(account: str, number: int | None, quantity: str | None, symbol: str, 
             raise click.ClickException(f"{account} has no live order #{number} to take that off")
         return answer
 
-    return _ask(settings, account, password, host, port, take_off, symbol, as_json)
+    login = Login(account, password, host, port, udp)
+    return _ask(settings, login, take_off, symbol, as_json)
 
 
-def _ask(settings: Settings, account: str, password: str | None, host: str | None,
-         port: int | None, request: Callable[[Any], Awaitable[Any]], symbol: str,
+def _ask(settings: Settings, login: Login, request: Callable[[Any], Awaitable[Any]], symbol: str,
          as_json: bool) -> int:
     """Log in, ask, print everything that came of it. Returns the exit code."""
     from engine import log
@@ -108,14 +119,13 @@ def _ask(settings: Settings, account: str, password: str | None, host: str | Non
     if symbol and symbol not in known:
         raise click.UsageError(f"there is no instrument {symbol}; there are "
                                f"{', '.join(one.symbol for one in settings.instruments)}")
-    if password is None:
+    if login.password is None:
         if not sys.stdin.isatty():
             raise click.UsageError("the account's password is missing: --password")
         password = click.prompt("Password", hide_input=True, err=True)
-    entry = settings.config.order_entry
+        login = login._replace(password=password)
     try:
-        messages = asyncio.run(_talk(settings, (host or entry.host, port or entry.tcp_port),
-                                     (account.upper(), password), request))
+        messages = asyncio.run(_talk(settings, login, request))
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     rejected = False
@@ -127,15 +137,19 @@ def _ask(settings: Settings, account: str, password: str | None, host: str | Non
     return EXIT_OTHER if rejected else 0
 
 
-async def _talk(settings: Settings, address: tuple[str, int], credentials: tuple[str, str],
+async def _talk(settings: Settings, login: Login,
                 request: Callable[[Any], Awaitable[Any]]) -> list[Any]:
     """What the venue said from the answer to `request` up to that of an account query behind it."""
     from engine.clients import AccountQueried, OrderEntryClient
     from engine.tls import client_context
 
-    client = OrderEntryClient(*address, *credentials, instruments=settings.instruments,
-                              reconnect_for_s=0, tls=client_context(
-                                  settings.config.tls, settings.config.order_entry.tls))
+    entry = settings.config.order_entry
+    client = OrderEntryClient(
+        login.host or entry.host,
+        login.port or (entry.udp_port if login.udp else entry.tcp_port),
+        login.account.upper(), login.password or "", instruments=settings.instruments,
+        transport="udp" if login.udp else "tcp", udp_window=entry.udp_window, reconnect_for_s=0,
+        tls=None if login.udp else client_context(settings.config.tls, entry.tls))
     async with client:
         answer = await request(client)
         fence = await client.account_query()

@@ -22,6 +22,8 @@ from engine.errors import ProtocolError
 LOGIN_FIRST_S, LOGIN_LEAST_S, LOGIN_MOST_S = 0.3, 0.3, 2.0
 # After a debug packet (the session may be over) the venue is heard of again within this time.
 DOUBT_S = 1.5
+# Such a word is about a datagram, and nothing changed.
+HELP = "datagram dropped"
 # How long the last messages of a session that ended are asked for.
 END_S = 3.0
 # Nobody answers a logout, so a second one stands by.
@@ -49,6 +51,7 @@ class DatagramLink:
         self._end_number: int | None = None
         self._end_at = 0.0
         self._sent_at = self._heard_at = self._loop.time()
+        self.disturbed_at = -1.0
         self._said = ""
         self._fault: Exception | None = None
         self.logged_in: asyncio.Future[None] = self._loop.create_future()
@@ -131,6 +134,7 @@ class DatagramLink:
 
     def received(self, datagrams: list[bytes]) -> None:
         messages: list[Sequenced] = []
+        complete = self._reorder.complete
         try:
             for datagram in datagrams:
                 try:
@@ -140,6 +144,8 @@ class DatagramLink:
                         self._control(datagram)
                 except soupbin.WireError:
                     continue
+            if not complete or not self._reorder.complete:
+                self.disturbed_at = self._loop.time()
             if messages and not self.closed.done():
                 self._on_messages(messages)
         except (ClientError, ProtocolError) as error:
@@ -194,10 +200,11 @@ class DatagramLink:
             self.logged_in.set_result(None)
 
     def _doubt(self, text: bytes) -> None:
-        """The venue explains something, perhaps that the session is over: after that it says
-        nothing more."""
+        """The venue explains something. When it says nothing more after that, the session is
+        over most likely."""
         self._said = text.decode("ascii", "replace")
-        self._heard_at = min(self._heard_at, self._loop.time() - self._timeout_s + DOUBT_S)
+        if not self._said.startswith(HELP):
+            self._heard_at = min(self._heard_at, self._loop.time() - self._timeout_s + DOUBT_S)
 
     # -- time --------------------------------------------------------------------------------
 

@@ -34,6 +34,10 @@ class SessionLink(Protocol):
         """Whether everything came that the venue is known to have said."""
 
     @property
+    def disturbed_at(self) -> float:
+        """When something was missing last that the venue had said, by the clock of the loop."""
+
+    @property
     def fault(self) -> Exception:
         """Why the link is closed."""
 
@@ -83,6 +87,11 @@ class Link(asyncio.Protocol):
     def complete(self) -> bool:
         """Whether everything came that the venue said: TCP leaves nothing out."""
         return True
+
+    @property
+    def disturbed_at(self) -> float:
+        """Never: TCP leaves nothing out."""
+        return -1.0
 
     @property
     def fault(self) -> Exception:

@@ -226,9 +226,9 @@ class OrderEntryClient:
         link, old_way = self._link, self._way
         if link is None or self._closing or self._fault is not None:
             raise self._fault or ConnectionLostError("the client is not connected")
-        self._outbox.write = None
-        self._way = self._new_way(transport, host or self._host, port)
-        self._outbox = self._new_outbox(transport)
+        new_way = self._new_way(transport, host or self._host, port)
+        self._outbox.link = None
+        self._way, self._outbox = new_way, self._new_outbox(transport)
         self._moving = True
         link.log_out()
         link.close(ConnectionLostError(f"the session moves to {transport}"))
@@ -294,7 +294,7 @@ class OrderEntryClient:
         self._outbox.removed(request)
 
     async def _open_link(self, session: str, sequence: int) -> None:
-        self._outbox.write = None
+        self._outbox.link = None
         self._link = self._way.new_link(self._logged_in, self._received)
         await self._way.open(self._link, self._login(session, sequence))
 
@@ -309,7 +309,7 @@ class OrderEntryClient:
         if self._link is not None:
             if self._paused:
                 self._link.pause_reading()
-            self._outbox.logged_in(self._link.write)
+            self._outbox.logged_in(self._link)
 
     async def _keep(self) -> None:
         """Make the connection again whenever it is lost, until that fails for too long."""
@@ -608,7 +608,7 @@ class OrderEntryClient:
             self._timer.cancel()
         if self._fault is None:
             self._fault = error
-        self._outbox.write = None
+        self._outbox.link = None
         self._pending.fail_all(error)
         self._arrived.set()
 

@@ -4,10 +4,10 @@ loop, and again when the connection was lost."""
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
 
 from cython_core import ouch, soupbin
 from engine.clients.executions import AccountQueried
+from engine.clients.link import SessionLink
 from engine.clients.parcels import Parcels
 from engine.clients.pending import Pending, Request
 
@@ -15,14 +15,12 @@ from engine.clients.pending import Pending, Request
 # that one of a broken connection is never taken for one of the next.
 FENCES_MAX = 64
 
-Write = Callable[[bytes], None]
-
 
 class Outbox(ABC):
-    """What the client asks of either. `write` sends bytes over the link; None without one."""
+    """What the client asks of either. `link` is where it goes; None while nothing can be sent."""
 
     def __init__(self) -> None:
-        self.write: Write | None = None
+        self.link: SessionLink | None = None
         self._loop = asyncio.get_running_loop()
         self._flushing = False
 
@@ -35,7 +33,7 @@ class Outbox(ABC):
         """A request waits no more: it is answered, or given up."""
 
     @abstractmethod
-    def logged_in(self, write: Write) -> None:
+    def logged_in(self, link: SessionLink) -> None:
         """Requests can be sent from now on; what was sent before and is unanswered is sent
         again."""
 
@@ -83,15 +81,15 @@ class StreamOutbox(Outbox):
     def removed(self, request: Request) -> None:
         """Nothing waits here for an answer."""
 
-    def logged_in(self, write: Write) -> None:
-        self.write = write
+    def logged_in(self, link: SessionLink) -> None:
+        self.link = link
         self._fences.clear()
         self._unwritten = [request.packet for request in self._pending]
         self._fence_wanted = bool(self._unwritten)
         self.flush()
 
     def flush(self) -> None:
-        if self.write is not None:
+        if self.link is not None:
             if self._fence_wanted and len(self._fences) < FENCES_MAX:
                 self._fence_wanted = False
                 self._fence_idx = self._fence_idx % 255 + 1
@@ -99,7 +97,7 @@ class StreamOutbox(Outbox):
                 self._unwritten.append(soupbin.build_unsequenced(
                     ouch.encode_inbound("Q", user_ref_idx=self._fence_idx)))
             if self._unwritten:
-                self.write(b"".join(self._unwritten))
+                self.link.write(b"".join(self._unwritten))
         # Without a connection there is nothing to do: a login sends all that is pending.
         self._unwritten.clear()
 
@@ -132,11 +130,12 @@ class DatagramOutbox(Outbox):
         self._flush_soon()
 
     def removed(self, request: Request) -> None:
+        self._see_link()
         self._parcels.done(request, self._loop.time())
         self._flush_soon()
 
-    def logged_in(self, write: Write) -> None:
-        self.write = write
+    def logged_in(self, link: SessionLink) -> None:
+        self.link = link
         self._parcels.restart(self._loop.time())
         self.flush()
 
@@ -144,15 +143,21 @@ class DatagramOutbox(Outbox):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self.write is None:
+        link = self.link
+        if link is None:
             return
         for datagram in self._parcels.datagrams(self._loop.time()):
-            self.write(datagram)
+            link.write(datagram)
         due = self._parcels.due()
         if due is not None:
             self._timer = self._loop.call_at(due, self.flush)
 
     def fence_answered(self, message: AccountQueried) -> None:
+        self._see_link()
         for request in self._parcels.fence_answered(message.sequence, message.user_ref_idx,
                                                     self._loop.time()):
             self._pending.resolve_fenced(request)
+
+    def _see_link(self) -> None:
+        if self.link is not None:
+            self._parcels.disturbed_at = self.link.disturbed_at

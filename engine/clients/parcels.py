@@ -17,6 +17,10 @@ account queries at the datagram's end, which are always answered. What of the pa
 then, never will be. The two name a pair of UserRefIdx, another each time, so that the answer to a
 datagram which was underway for long is not taken for that to a new one.
 
+The venue answers in the order in which datagrams came. So what is unanswered when a datagram that
+was sent later is answered, is most likely lost, and is sent again at once; the time-out is for the
+last ones.
+
 No socket and no clock here: the caller says what time it is.
 """
 
@@ -31,28 +35,34 @@ from engine.clients.round_trip import RoundTrip
 DATAGRAM_BYTES_MAX = 1_400
 # Datagrams without an answer: more than these wait, and are packed fuller meanwhile.
 PARCELS_MAX = 64
-CHANNELS = 255
-FENCE_CODES = CHANNELS * CHANNELS
+# The first query of a fence names a UserRefIdx from 1 to 127, the second one from 128 to 255.
+SECOND_CHANNEL = CHANNELS = 128
+FENCE_CODES = (SECOND_CHANNEL - 1) * CHANNELS
 # No message has the number behind this one.
 NO_HALF = -2, 0
 
-FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 0.25, 0.05, 2.0
+FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 0.25, 0.05, 1.0
+# What was overtaken by this little may still come.
+OVERTAKEN_S = 0.005
 
 # Mass cancel, disable, enable; the account query, which is about nothing.
 _WHOLE_ACCOUNT = b"CDE"
 _QUERY = b"Q"
+_MODIFY = b"M"
 
 
 class Parcel:
     """The requests of one datagram that are not answered yet, by their ordinals."""
 
-    __slots__ = ("codes", "due", "fenced", "requests", "sent_at", "tries")
+    __slots__ = ("codes", "due", "fenced", "measured", "requests", "sending", "sent_at", "tries")
 
     def __init__(self) -> None:
         self.requests: dict[int, Request] = {}
-        self.fenced = False
+        self.fenced = self.measured = False
         self.codes: list[int] = []
         self.tries = 0
+        # The number of its last datagram among all.
+        self.sending = 0
         self.sent_at = self.due = 0.0
 
 
@@ -65,16 +75,19 @@ class Parcels:
         self._window = window
         chance = chance or random.Random()
         self.round_trip = RoundTrip(FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S, chance)
+        # When a message of the venue was missing last: answers waited for it then, so that they
+        # tell nothing about round trips.
+        self.disturbed_at = -1.0
         self._queue: deque[Request] = deque()
         # In the order of sending, so numbers ascend; those that are all answered are gone.
         self._parcels: dict[int, Parcel] = {}
-        self._sent = 0
+        self._sent = self._sendings = 0
         self._where: dict[int, int] = {}
         # How many unanswered requests are about an order, and about the whole account.
         self._orders: dict[int, int] = {}
         self._whole_account = 0
-        # Codes that are out: the parcel, and when this code was sent.
-        self._codes: dict[int, tuple[int, float]] = {}
+        # Codes that are out: the parcel, the number of the datagram, and when it was sent.
+        self._codes: dict[int, tuple[int, int, float]] = {}
         # The first half of a fence's answer: its number in the session, and its UserRefIdx.
         self._half = NO_HALF
         # Two programs, one after the other, begin at different places.
@@ -95,9 +108,9 @@ class Parcels:
             return  # it was never sent; its turn passes over it
         parcel = self._parcels[serial]
         del parcel.requests[request.number]
-        if parcel.tries == 1:
-            # Once for each parcel: `sent_at` is used up by the first answer.
-            self._measure(parcel, now)
+        if parcel.tries == 1 and not parcel.measured:
+            parcel.measured = True
+            self._answered(parcel.sending, parcel.sent_at, now)
         for order in _orders(request):
             self._orders[order] -= 1
             if not self._orders[order]:
@@ -106,10 +119,13 @@ class Parcels:
         if not parcel.requests:
             self._forget(serial, parcel)
 
-    def _measure(self, parcel: Parcel, now: float) -> None:
-        if parcel.sent_at:
-            self.round_trip.measured(now - parcel.sent_at)
-            parcel.sent_at = 0.0
+    def _answered(self, sending: int, sent_at: float, now: float) -> None:
+        """A datagram was answered: earlier ones should have been."""
+        if sent_at > self.disturbed_at:
+            self.round_trip.measured(now - sent_at)
+        for parcel in self._parcels.values():
+            if parcel.sending < sending:
+                parcel.due = min(parcel.due, now + OVERTAKEN_S)
 
     def _forget(self, serial: int, parcel: Parcel) -> None:
         for code in parcel.codes:
@@ -121,18 +137,17 @@ class Parcels:
         a fence, returns the requests in front of it that have no answer: the venue ignored them.
         The caller reports each of them `done`."""
         before, first = self._half
-        self._half = sequence, channel
-        if before + 1 != sequence:
+        self._half = (sequence, channel) if channel < SECOND_CHANNEL else NO_HALF
+        if before + 1 != sequence or channel < SECOND_CHANNEL:
             return []
-        self._half = NO_HALF
-        found = self._codes.get((first - 1) * CHANNELS + channel - 1)
+        found = self._codes.get((first - 1) * CHANNELS + channel - SECOND_CHANNEL)
         if found is None:
             return []
-        serial, sent_at = found
+        serial, sending, sent_at = found
         parcel = self._parcels[serial]
         if parcel.tries > 1:
             # The code tells which of the datagrams this answers.
-            self.round_trip.measured(now - sent_at)
+            self._answered(sending, sent_at, now)
         return list(parcel.requests.values())
 
     # -- sending -----------------------------------------------------------------------------
@@ -159,21 +174,27 @@ class Parcels:
     def restart(self, now: float) -> None:
         """The session was opened anew: what is out is due at once."""
         for parcel in self._parcels.values():
-            parcel.due = now
+            # The waits while nobody was there say nothing of those to come.
+            parcel.due, parcel.tries = now, 1
 
     def _pack(self) -> Parcel | None:
         """The next parcel out of the queue; None when nothing waits or may go."""
         parcel = Parcel()
         oldest = self._oldest_number()
         size = _FENCE_BYTES
+        modified: set[int] = set()
         while self._queue:
             request = self._queue[0]
             if request.answer.done():
                 self._queue.popleft()
                 continue
             size += len(request.packet)
-            if (size > DATAGRAM_BYTES_MAX and parcel.requests) or self._held_back(request, oldest):
+            if (size > DATAGRAM_BYTES_MAX and parcel.requests) or request.names in modified \
+                    or self._held_back(request, oldest):
                 break
+            if request.kind == _MODIFY:
+                # Its answer is the last one about the order before the fence.
+                modified.add(request.names)
             parcel.requests[request.number] = self._queue.popleft()
             parcel.fenced |= request.fenced
         return parcel if parcel.requests else None
@@ -198,7 +219,9 @@ class Parcels:
 
     def _encode(self, serial: int, parcel: Parcel, now: float) -> bytes:
         parcel.tries += 1
-        parcel.sent_at = now if parcel.tries == 1 else 0.0
+        self._sendings += 1
+        parcel.sending = self._sendings
+        parcel.sent_at = now
         parcel.due = now + self.round_trip.wait_s(parcel.tries)
         packets = [request.packet for request in parcel.requests.values()]
         if parcel.fenced or parcel.tries > 1:
@@ -209,17 +232,18 @@ class Parcels:
         self._code = (self._code + 1) % FENCE_CODES
         if self._code in self._codes:
             # It is out since all others were: that parcel has newer ones.
-            old, _ = self._codes.pop(self._code)
+            old, *_ = self._codes.pop(self._code)
             self._parcels[old].codes.remove(self._code)
-        self._codes[self._code] = serial, now
+        self._codes[self._code] = serial, parcel.sending, now
         parcel.codes.append(self._code)
         return build_fence(self._code)
 
 
 def build_fence(code: int) -> bytes:
     """The two queries that stand for a code from 0 to FENCE_CODES - 1."""
-    return b"".join(soupbin.build_unsequenced(ouch.encode_inbound("Q", user_ref_idx=channel + 1))
-                    for channel in divmod(code, CHANNELS))
+    first, second = divmod(code, CHANNELS)
+    return b"".join(soupbin.build_unsequenced(ouch.encode_inbound("Q", user_ref_idx=channel))
+                    for channel in (first + 1, second + SECOND_CHANNEL))
 
 
 _FENCE_BYTES = len(build_fence(0))

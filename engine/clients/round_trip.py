@@ -1,7 +1,8 @@
 """How long to wait before asking again, from what round trips took so far.
 
 The smoothing is the usual one of transports over IP: a moving mean, and a moving deviation around
-it, whose fourfold is the margin.
+it, whose fourfold is the margin. Here the margin is no more than the mean: a request that is sent
+again too early costs little, one that is lost holds up others.
 """
 
 import random
@@ -35,8 +36,9 @@ class RoundTrip:
         self.mean_s += MEAN_SHARE * (took_s - self.mean_s)
 
     def wait_s(self, tries: int) -> float:
-        """How long to wait for an answer that was asked for `tries` times: twice as long each
-        time, and never quite the same."""
-        wait_s = self.mean_s + MARGIN * self._deviation_s if self.mean_s else self._first_s
-        wait_s = max(wait_s, self._least_s) * 2.0 ** min(tries - 1, 16)
+        """How long to wait for an answer that was asked for `tries` times: twice as long every
+        second time, and never quite the same."""
+        margin_s = min(MARGIN * self._deviation_s, self.mean_s)
+        wait_s = self.mean_s + margin_s if self.mean_s else self._first_s
+        wait_s = max(wait_s, self._least_s) * 2.0 ** min((tries - 1) // 2, 16)
         return min(wait_s, self._most_s) * (1 + JITTER * (2 * self._chance.random() - 1))

@@ -2,9 +2,7 @@
 entered twice."""
 
 import asyncio
-import random
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -23,80 +21,8 @@ from engine.clients import (
 )
 from tests.clients.cutting_proxy import CuttingProxy
 from tests.clients.doors import Door
+from tests.clients.trading import Answers, Listener, check, trade_at_random, whole_stream
 from tests.support.daemon import Daemon
-
-
-class Listener:
-    """Keeps everything that a client's stream gives."""
-
-    def __init__(self, client: OrderEntryClient) -> None:
-        self.messages: list[Any] = []
-        self._came = asyncio.Event()
-        self._task = asyncio.create_task(self._listen(client))
-
-    async def _listen(self, client: OrderEntryClient) -> None:
-        async for message in client.executions():
-            self.messages.append(message)
-            self._came.set()
-
-    async def wait_for(self, kind: type, count: int = 1) -> list[Any]:
-        async with asyncio.timeout(30):
-            while len(found := [one for one in self.messages if isinstance(one, kind)]) < count:
-                self._came.clear()
-                await self._came.wait()
-        return found
-
-    async def until(self, sequence: int) -> None:
-        async with asyncio.timeout(30):
-            while not self.messages or self.messages[-1].sequence < sequence:
-                self._came.clear()
-                await self._came.wait()
-
-
-async def whole_stream(daemon: Daemon, account: str) -> list[Any]:
-    """Every message of the account's session so far, by a client of its own."""
-    async with OrderEntryClient("127.0.0.1", daemon.port, account, "demo", sequence=1) as client:
-        end = await client.account_query()
-        messages = []
-        async for message in client.executions():
-            if message.sequence == end.sequence:
-                return messages
-            messages.append(message)
-    raise AssertionError("the stream ended")
-
-
-Answers = tuple[dict[int, Any], list[Any]]
-
-
-async def trade_at_random(client: OrderEntryClient, rounds: int, seed: int) -> Answers:
-    """Enter and cancel; returns the answers of the orders by number, and of the cancels."""
-    choose = random.Random(seed)
-    entered: list[Any] = []
-    canceled: list[Any] = []
-    for _ in range(rounds):
-        entered += [client.enter("GOOG", choose.choice("BS"), choose.randint(1, 9),
-                                 5_000_000 + 100 * choose.randint(-5, 5))
-                    for _ in range(choose.randint(1, 8))]
-        if choose.random() < 0.5:
-            canceled.append(client.cancel(choose.choice(entered).user_ref_num))
-        if choose.random() < 0.2:
-            await asyncio.gather(*entered[-3:])
-        await asyncio.sleep(0)
-    return {one.user_ref_num: await one for one in entered}, [await one for one in canceled]
-
-
-def check(client: OrderEntryClient, answers: Answers, seen: list[Any], stream: list[Any]) -> None:
-    """What the client saw is the session's stream, each order was taken once, and each cancel
-    was told what it did."""
-    numbers = [message.sequence for message in seen]
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    assert seen == stream[numbers[0] - 1:][:len(seen)]
-    entered, canceled = answers
-    accepted = [one.user_ref_num for one in stream if isinstance(one, Accepted)]
-    assert sorted(accepted) == sorted(entered)
-    assert all(isinstance(answer, Accepted) for answer in entered.values())
-    assert ([one for one in canceled if one is not None]
-            == [one for one in stream if isinstance(one, Canceled)])
 
 
 @pytest.mark.parametrize("bytes_max", [1_500, 9_000])

@@ -17,7 +17,8 @@ def venue(daemon):
     def run(*arguments, code=0):
         more = []
         if arguments[0] in ("submit", "cancel"):
-            more = ["--password", "demo", "--port", str(daemon.port)]
+            port = daemon.udp_port if "--udp" in arguments else daemon.port
+            more = ["--password", "demo", "--port", str(port)]
         shown = daemon.run(*arguments, *more)
         assert shown.returncode == code, shown.stdout + shown.stderr
         if "--json" in arguments:
@@ -48,6 +49,20 @@ def test_a_submitted_order_says_what_became_of_it(venue):
 def test_a_rejected_order_exits_with_1_and_its_reason(venue):
     line = venue("submit", "MAKER1", "buy", "BTC-USDT", "1", "1", "--min-quantity", "1", code=1)
     assert line == "rejected #1 BTC-USDT (000D min quantity)\n"
+
+
+def test_orders_over_udp_say_the_same(venue):
+    assert venue("submit", "MAKER1", "sell", "BTC-USDT", "0.5", "60000", "--udp") == \
+        "accepted #1 sell 0.500000 BTC-USDT at 60000.00 day order 17\n"
+    accepted, executed = venue("submit", "TAKER1", "buy", "BTC-USDT", "0.2", "market", "--tif",
+                               "ioc", "--udp", "--json")
+    assert (accepted["type"], executed["type"], executed["quantity"]) == \
+        ("accepted", "executed", "0.200000")
+    assert "000D" in venue("submit", "MAKER1", "buy", "BTC-USDT", "1", "1", "--min-quantity", "1",
+                           "--udp", code=1)
+    # The other transport knows the order.
+    assert "canceled" in venue("cancel", "MAKER1", "1")
+    assert "no live order #1" in venue("cancel", "MAKER1", "1", "--udp", code=1)
 
 
 def test_what_does_not_fit_the_instrument_never_reaches_the_venue(venue):
