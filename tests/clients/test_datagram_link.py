@@ -293,4 +293,8 @@ async def test_only_the_venue_is_listened_to() -> None:
 
 async def test_a_transport_is_tcp_or_udp() -> None:
     with pytest.raises(ValueError, match="tcp or udp"):
-        OrderEntryClient("127.0.0.1", 1, "MAKER1", "demo", transport="sctp")  # type: ignore[arg-type]
+        connect_over("sctp")
+
+
+def connect_over(transport: Any) -> OrderEntryClient:
+    return OrderEntryClient("127.0.0.1", 1, "MAKER1", "demo", transport=transport)

@@ -122,6 +122,7 @@ def test_the_python_of_the_documentation_runs(
     for block in blocks:
         script = tmp_path / "snippet.py"
         script.write_text(block.replace("9001", str(daemon.port))
+                          .replace("9002", str(daemon.udp_port))
                           .replace("127.0.0.1:8000", f"127.0.0.1:{daemon.api_port}")
                           .replace("8001", str(daemon.feed_port))
                           .replace("redis://127.0.0.1:6379", server.url if server else ""))
