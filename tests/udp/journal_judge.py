@@ -37,6 +37,9 @@ def oracle_command(row: EventDict) -> Command:
     command = Command(kind, source=Source[row["source"].upper()],
                       flags=Flag(row.get("flags", 0) & ~Flag.FIRST),
                       **{name: row[name] for name in PLAIN if name in row})
+    if Flag.DOOR_REASON in command.flags:
+        command.door_reason = row["reason"]
+    command.raw = bytes.fromhex(row.get("raw", ""))
     if kind in DEFINITIONS:
         command.definition = {name: row[name] for name in DEFINITIONS[kind]}
         command.symbol = ""
