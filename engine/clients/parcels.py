@@ -41,7 +41,7 @@ FENCE_CODES = (SECOND_CHANNEL - 1) * CHANNELS
 # No message has the number behind this one.
 NO_HALF = -2, 0
 
-FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 0.25, 0.05, 1.0
+FIRST_WAIT_S, LEAST_WAIT_S, MOST_WAIT_S = 0.25, 0.05, 0.5
 # What was overtaken by this little may still come.
 OVERTAKEN_S = 0.005
 

@@ -20,7 +20,8 @@ class RoundTrip:
 
     def __init__(self, first_s: float, least_s: float, most_s: float,
                  chance: random.Random | None = None) -> None:
-        """`first_s` is the wait before anything was measured, the others are its bounds."""
+        """`first_s` is the wait before anything was measured, the others are its bounds; the upper
+        one is raised to two round trips."""
         self._first_s, self._least_s, self._most_s = first_s, least_s, most_s
         self._chance = chance or random.Random()
         self._deviation_s = 0.0
@@ -41,4 +42,5 @@ class RoundTrip:
         margin_s = min(MARGIN * self._deviation_s, self.mean_s)
         wait_s = self.mean_s + margin_s if self.mean_s else self._first_s
         wait_s = max(wait_s, self._least_s) * 2.0 ** min((tries - 1) // 2, 16)
-        return min(wait_s, self._most_s) * (1 + JITTER * (2 * self._chance.random() - 1))
+        wait_s = min(wait_s, max(self._most_s, 2 * self.mean_s))
+        return wait_s * (1 + JITTER * (2 * self._chance.random() - 1))

@@ -170,6 +170,9 @@ def test_a_round_trip_is_waited_for_with_a_margin_within_bounds() -> None:
     assert round_trip.mean_s == pytest.approx(0.5, rel=0.05)
     assert 0.4 < round_trip.wait_s(1) < 1.5
     assert round_trip.wait_s(30) <= 2.4
+    for _ in range(50):
+        round_trip.measured(3.0)
+    assert 4.0 < round_trip.wait_s(30) < 7.3
     waits = {round_trip.wait_s(1) for _ in range(20)}
     assert len(waits) == 20
 
