@@ -219,9 +219,9 @@ async def test_colours_follow_the_system_until_one_is_chosen(page: Page, venue: 
 async def test_the_keyboard_reaches_everything(page: Page, venue: Daemon) -> None:
     await show(page, venue)
     await page.press("ArrowDown")
-    assert await page.text("#symbol") == "ETH-USDT"
+    await page.until("document.querySelector('#symbol').innerText === 'ETH-USDT'")
     await page.press("ArrowUp")
-    assert await page.text("#symbol") == "BTC-USDT"
+    await page.until("document.querySelector('#symbol').innerText === 'BTC-USDT'")
     await page.press("/")
     for letter in "goog":
         await page.press(letter)

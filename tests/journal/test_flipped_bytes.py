@@ -103,7 +103,7 @@ def test_the_small_log_has_several_segments_snapshots_and_index_files(closed):
     names = list(closed.storage.nodes)
     assert len(segments(closed)) >= 4
     assert sum(name.endswith(".idx") for name in names) >= 2
-    assert sum(name.endswith(".snap") for name in names) == 3
+    assert sum(name.endswith(".snap") for name in names) >= 2
     assert not closed.clean.problems
     assert closed.clean.compared == closed.seq
 

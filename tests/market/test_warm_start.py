@@ -22,9 +22,13 @@ def shown(tape: Tape) -> list[object]:
 async def traded(folder, **feed: int) -> MarketVenue:
     """A venue that traded, crashed after some snapshots, and has events behind the last."""
     venue = await MarketVenue(folder, seed=11, **feed).start()
-    for _ in range(60):
+    for number in range(2_000):
         venue.trade(4)
         await venue.settle()
+        # The child that writes a snapshot takes the longer the larger this process is.
+        if number >= 60 and checkpoints(folder):
+            break
+        await asyncio.sleep(0.005 * (number >= 60))
     return venue
 
 

@@ -80,7 +80,7 @@ async def test_it_shows_a_venue_under_load_in_80_columns_and_24_lines(daemon):
         for shown in ("healthy", "commands", "reports", "loop lag", "gc pause", "max lag, gc",
                       "sqlite connected", "sessions", "60000.00"):
             await terminal.wait_for(shown)
-        assert terminal.lines[-1].startswith("q quit")
+        await terminal.wait_until(lambda now: now.lines[-1].startswith("q quit"), "the last line")
         # The busiest market is the first one.
         await terminal.wait_until(
             lambda now: re.search(r"\nmarket +bid qty .*\nAAPL .*\nBTC-USDT ", now.text),
