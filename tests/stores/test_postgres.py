@@ -100,7 +100,7 @@ async def test_the_position_is_compared_and_nothing_is_written_twice(store, post
 
 
 async def test_two_writers_never_mix(store, postgres_database):
-    other = PostgresStore(config_of(postgres_database))
+    other = PostgresStore(config_of(postgres_database, url=postgres_database.plain_url))
     followers = [SmallFollower(one, LOG, seed, 20) for seed, one in enumerate((store, other))]
     await asyncio.gather(*(follower.run() for follower in followers))
     assert followers[0].failures or followers[1].failures
@@ -112,7 +112,7 @@ async def test_a_reset_under_a_running_writer_is_no_hole(store, postgres_databas
     """What `matchd store rebuild` does beside a running venue."""
     await store.open(at(END))
     await write_all(store, LOG[:200])
-    other = PostgresStore(config_of(postgres_database))
+    other = PostgresStore(config_of(postgres_database, url=postgres_database.plain_url))
     await other.open(at(END))
     await other.reset()
     await other.close()
