@@ -23,7 +23,10 @@ class Terminal:
 
     def __init__(self, command: list[str], env: Mapping[str, str], columns: int = 80,
                  lines: int = 24) -> None:
-        self._command, self._env = command, {**env, "TERM": "xterm-256color"}
+        # The terminal's size is its own, whatever the environment says of another one.
+        self._env = {key: value for key, value in env.items() if key not in ("COLUMNS", "LINES")}
+        self._env["TERM"] = "xterm-256color"
+        self._command = command
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
         # Everything that the program wrote.
