@@ -12,7 +12,7 @@ import asyncio
 from cython_core import mold, soupbin
 from engine.clients.datagram_socket import DatagramSocket, open_socket
 from engine.clients.errors import ClientError, ConnectionLostError
-from engine.clients.link import OnLogin, OnMessages
+from engine.clients.link import OnLogin, OnMessages, opening
 from engine.clients.reorder import Gaps, Reorder
 from engine.clients.round_trip import RoundTrip
 from engine.clients.soup import Sequenced, login_refused
@@ -264,27 +264,13 @@ class DatagramWay:
     async def open(self, link: DatagramLink, login: bytes) -> None:
         """Log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
         host, port = self._address
-        try:
-            async with asyncio.timeout(self._login_timeout_s):
-                if self._socket is None or self._link is None or not self._link.renewable:
-                    self.close()
-                    self._socket = await open_socket(host, port)
-                self._link = link
-                link.start(self._socket, login)
-                await asyncio.shield(link.logged_in)
-        except TimeoutError as error:
-            late = ConnectionLostError(f"{host}:{port} did not answer in {self._login_timeout_s} s")
-            link.close(late)
-            raise late from error
-        except OSError as error:
-            gone = ConnectionLostError(
-                f"can't reach the venue at {host}:{port}: {error.strerror or error}",
-                "is the daemon running?")
-            link.close(gone)
-            raise gone from error
-        except asyncio.CancelledError:
-            link.close(ConnectionLostError("nobody waits for the login any more"))
-            raise
+        async with opening(link, host, port, self._login_timeout_s):
+            if self._socket is None or self._link is None or not self._link.renewable:
+                self.close()
+                self._socket = await open_socket(host, port)
+            self._link = link
+            link.start(self._socket, login)
+            await asyncio.shield(link.logged_in)
 
     def close(self) -> None:
         """Close the socket."""

@@ -6,8 +6,9 @@ link tells its owner what came by two calls, `on_login` before the first message
 """
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol, TypeVar, cast
 
 from cython_core import soupbin
@@ -187,15 +188,14 @@ class Link(asyncio.Protocol):
         return self._transport is not None and self._transport.is_reading()
 
 
-async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: float,
-                    tls: ssl.SSLContext | None = None) -> None:
-    """Connect and log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
-    loop = asyncio.get_running_loop()
+@contextlib.asynccontextmanager
+async def opening(link: SessionLink, host: str, port: int,
+                  timeout_s: float) -> AsyncIterator[None]:
+    """Around connecting and logging in: whatever ends that early closes the link. Raises
+    ConnectionLostError."""
     try:
         async with asyncio.timeout(timeout_s):
-            await loop.create_connection(lambda: link, host, port, ssl=tls)
-            link.write(login)
-            await asyncio.shield(link.logged_in)
+            yield
     except TimeoutError as error:
         late = ConnectionLostError(f"{host}:{port} did not answer in {timeout_s} s")
         link.close(late)
@@ -209,6 +209,16 @@ async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: f
     except asyncio.CancelledError:
         link.close(ConnectionLostError("nobody waits for the login any more"))
         raise
+
+
+async def open_link(link: Link, host: str, port: int, login: bytes, timeout_s: float,
+                    tls: ssl.SSLContext | None = None) -> None:
+    """Connect and log in. Raises ConnectionLostError, LoginRejectedError or ProtocolError."""
+    loop = asyncio.get_running_loop()
+    async with opening(link, host, port, timeout_s):
+        await loop.create_connection(lambda: link, host, port, ssl=tls)
+        link.write(login)
+        await asyncio.shield(link.logged_in)
 
 
 LinkKind = TypeVar("LinkKind", bound=SessionLink)

@@ -60,15 +60,6 @@ class UdpWire(Wire):
         made.connect(("127.0.0.1", port))
         return cls(made)
 
-    @classmethod
-    async def logged_in(cls, port: int, username: str, password: str = "demo",
-                        **login: Any) -> UdpWire:
-        """Open and log in; fails when that is refused."""
-        wire = await cls.open(port)
-        answer = await wire.login(username, password, **login)
-        assert isinstance(answer, LoginAccepted), answer
-        return wire
-
     async def login(self, username: str, password: str = "demo", session: str = "",
                     sequence: int = 1, **more: Any) -> LoginAccepted | str:
         """Log in; returns the acceptance or the reject's letter."""

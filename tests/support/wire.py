@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 from cython_core.ouch import decode, encode_inbound
 from cython_core.soupbin import (
@@ -62,13 +62,13 @@ class Wire:
         self.next_number = 0
 
     @classmethod
-    async def open(cls, port: int) -> Wire:
+    async def open(cls, port: int) -> Self:
         """Connect, without a login."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     @classmethod
     async def logged_in(cls, port: int, username: str, password: str = "demo",
-                        **login: Any) -> Wire:
+                        **login: Any) -> Self:
         """Connect and log in; fails when that is refused."""
         wire = await cls.open(port)
         answer = await wire.login(username, password, **login)
