@@ -40,6 +40,7 @@ from engine.api.route import ApiError, Headers, Identity
 from engine.api.terms import Instruments
 from engine.api.venue import Clients, VenueRoutes
 from engine.api.watch import QueueView, Watch
+from engine.collector import Collector
 from engine.config import Settings, is_loopback, load_again
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
@@ -175,6 +176,11 @@ class App:
         """A door's context, if it speaks TLS. Raises ConfigError."""
         return self.tls.context(protocols) if wanted else None
 
+    def _activity(self) -> object:
+        """What grows while anybody wants anything of the venue."""
+        return (self.matcher.next_seq, self.journal.committed_seq, self.market.applied_seq,
+                self.registry.metrics.commands.value, self.feed.meters.messages)
+
     def _names(self) -> tuple[SymbolTable, WireNames]:
         """What is known of names: wire symbols to instruments, and back for streams."""
         symbols, names = SymbolTable(), WireNames()
@@ -272,6 +278,7 @@ class App:
                        self.http.connection_count if self.http else 0)
 
     def _make_gauges(self) -> None:
+        self.collector = Collector(self.metrics, self._activity)
         gauge = self.metrics.gauge
         for queue in self.queues:
             self._gauge_queue(queue)
@@ -432,6 +439,7 @@ class App:
         """Run what looks at the clock; none of it ever ends by itself."""
         tasks = [asyncio.create_task(self.door.tick_for_ever(), name="heartbeats"),
                  asyncio.create_task(self.vitals.sample_for_ever(), name="vitals"),
+                 asyncio.create_task(self.collector.look_for_ever(), name="collector"),
                  asyncio.create_task(self.operations.watch.sample_for_ever(), name="watch"),
                  asyncio.create_task(self.auth.follow(), name="keys")]
         if self.udp_door is not None:

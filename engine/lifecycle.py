@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import os
 import resource
 import signal
@@ -196,9 +195,7 @@ async def serve(settings: Settings, stop: Stop, ready: Callable[[App, int], None
         # After it: a client that comes back at once logs in with what the gateway reads first.
         await app.listen_feed()
         app.stores.start()
-        gc.collect()
-        # What start-up made lives as long as the process: no collection need look at it again.
-        gc.freeze()
+        app.collector.start()
         app.vitals.start()
         supervisor.close_others()
         supervisor.ready(app.describe())
@@ -285,6 +282,7 @@ async def _close(app: App, tasks: Tasks, stop: Stop, until_s: float) -> None:
     """Tell everybody, and end what runs. Each farewell has its own limit of a few seconds."""
     until_s = max(until_s, clock.monotonic_s() + FAREWELL_S)
     app.vitals.stop()
+    app.collector.stop()
     app.control.close()
     app.stop_reading_orders()
     app.stop_order_queue()

@@ -33,6 +33,8 @@ class Vitals:
                       lambda: self.lag.most)
         metrics.gauge("gc_pause_max", "ns", "the longest garbage collection since the start",
                       lambda: max(pause.most for pause in self.pauses))
+        self.found = metrics.counter("gc_found", "objects", "objects that the garbage collector "
+                                     "found: they referred to each other, and nobody to them")
         self._collection_ns = 0
 
     def start(self) -> None:
@@ -50,6 +52,7 @@ class Vitals:
         elif self._collection_ns:
             self.pauses[info["generation"]].observe(clock.monotonic_ns() - self._collection_ns)
             self._collection_ns = 0
+            self.found.add(info["collected"])
 
     async def sample_for_ever(self) -> None:
         """Sleep, and see how late it woke up."""

@@ -82,6 +82,8 @@ class Client(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.lost()
         self.feed.left(self)
+        # Each held the other: both would wait for the garbage collector.
+        del self._transport
 
     def pause_writing(self) -> None:
         self.writable.clear()

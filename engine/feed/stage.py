@@ -139,6 +139,8 @@ class Feed:
         for client in moving:
             client.group = self._groups.move(client.wire, client.group, client.encoding,
                                              client.live_chains())
+            if client.id not in self.connected:
+                client.wire.release()
 
     def subscriptions_of(self, chain: Chain) -> Iterator[Subscription]:
         """Every subscription to a chain. Looks through all clients."""

@@ -47,6 +47,7 @@ def frame(int opcode, bytes payload):
 
 cdef class Wire:
     """One client's socket with what was sent through it."""
+    # None once the connection is gone and nobody will ask for it.
     cdef readonly object owner
     cdef object _write
     cdef object _waiting
@@ -78,6 +79,11 @@ cdef class Wire:
         self._fd = fd
         self.open = True
         self._given = True
+
+    def release(self):
+        """The connection is gone: hold nothing of it, so that it goes without the collector."""
+        self.open = False
+        self.owner = self._write = self._waiting = None
 
     @property
     def unsent_bytes(self):

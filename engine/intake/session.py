@@ -89,6 +89,34 @@ class Shell(Protocol):
         """Close the connection once what was written is sent."""
 
 
+class _Gone(Shell):
+    """What is left of a shell whose connection is gone: nothing that is asked of it happens."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.address, self.source = shell.address, shell.source
+
+    def write(self, data: bytes) -> None:
+        return None
+
+    def deliver(self, batch: CommandBatch) -> None:
+        return None
+
+    def empty_batch(self) -> CommandBatch:
+        return CommandBatch()
+
+    def give_back(self, batch: CommandBatch) -> None:
+        return None
+
+    def check_password(self, account: Account | None, password: str) -> None:
+        return None
+
+    def start_stream(self, account_id: int, from_number: int) -> None:
+        return None
+
+    def close(self, reason: str) -> None:
+        return None
+
+
 class Session:
     """The protocol's state for one connection, or for one login over UDP."""
 
@@ -103,7 +131,7 @@ class Session:
         # same address over UDP.
         self.replaces: Live | None = None
         self.decoder: Decoder | None = None
-        self._shell = shell
+        self._shell: Shell = shell
         self._registry = registry
         self._times = times
         self._silence_ns = times.silence_ns
@@ -111,6 +139,11 @@ class Session:
         self._heard_ns = now_ns
         self._sent_ns = now_ns
         self._login: Login | None = None
+
+    def release(self) -> None:
+        """The connection is gone. It and the session held each other: now both go without the
+        garbage collector."""
+        self._shell = _Gone(self._shell)
 
     @property
     def username(self) -> str:

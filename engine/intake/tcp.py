@@ -90,6 +90,8 @@ class Connection(asyncio.BufferedProtocol, Shell):
         # The mapping goes as soon as nobody looks at it, not when the cycle collector comes.
         self._filled, self._view = 0, memoryview(b"")
         self._door.left(self)
+        self._transport = None
+        self._session.release()
 
     def pause_writing(self) -> None:
         self._writable.clear()
