@@ -44,7 +44,7 @@ from engine.collector import Collector
 from engine.config import Settings, is_loopback, load_again
 from engine.control import Answer, ControlServer
 from engine.directory import definitions
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.feed.history import History
 from engine.feed.server import Page
 from engine.feed.server import Server as FeedServer
@@ -72,6 +72,7 @@ from engine.vitals import Vitals
 if TYPE_CHECKING:
     from engine.api.server import Server
     from engine.intake.redis_orders import RedisOrders
+    from engine.telemetry import Telemetry
 
 
 class App:
@@ -176,6 +177,18 @@ class App:
         """A door's context, if it speaks TLS. Raises ConfigError."""
         return self.tls.context(protocols) if wanted else None
 
+    def _make_telemetry(self) -> Telemetry | None:
+        """What sends the metrics to OpenTelemetry, if it is asked for. Raises ConfigError."""
+        if not self.settings.config.telemetry.otlp_url:
+            return None
+        try:
+            module = importlib.import_module("engine.telemetry")
+        except ImportError as error:
+            raise ConfigError(f"telemetry.otlp_url: OpenTelemetry can't be loaded: {error}",
+                              "pip install 'matchd[otel]'") from error
+        made: Telemetry = module.Telemetry(self.settings.config, self.metrics)
+        return made
+
     def _activity(self) -> object:
         """What grows while anybody wants anything of the venue."""
         return (self.matcher.next_seq, self.journal.committed_seq, self.market.applied_seq,
@@ -279,6 +292,7 @@ class App:
 
     def _make_gauges(self) -> None:
         self.collector = Collector(self.metrics, self._activity)
+        self.telemetry = self._make_telemetry()
         gauge = self.metrics.gauge
         for queue in self.queues:
             self._gauge_queue(queue)
@@ -448,6 +462,8 @@ class App:
                                           name="udp logins")]
         if self.order_queue is not None:
             tasks.append(asyncio.create_task(self.order_queue.run(), name="order queue"))
+        if self.telemetry is not None:
+            tasks.append(asyncio.create_task(self.telemetry.run(), name="telemetry"))
         second = self.settings.config.session_roll_second
         if second is not None:
             tasks.append(asyncio.create_task(roll_daily(second, self.commands), name="rolls"))

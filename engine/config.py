@@ -252,6 +252,15 @@ class LogConfig(msgspec.Struct, frozen=True):
     format: Literal["console", "json"] = "console"
 
 
+class TelemetryConfig(msgspec.Struct, frozen=True):
+    """Metrics for OpenTelemetry, over OTLP/HTTP; off without an address."""
+
+    otlp_url: str = ""
+    interval_ms: Milliseconds = 10_000
+    timeout_ms: Milliseconds = 5_000
+    headers_file: str = ""
+
+
 class QueuesConfig(msgspec.Struct, frozen=True):
     """Bounds of the queues between the stages, in 64-byte units (an order is one to four)."""
 
@@ -278,6 +287,7 @@ class Config(msgspec.Struct, frozen=True):
     history: HistoryConfig = HistoryConfig()
     peers: PeersConfig = PeersConfig()
     log: LogConfig = LogConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     queues: QueuesConfig = QueuesConfig()
 
     @property

@@ -18,7 +18,8 @@ BEGIN = "<!-- the table of metrics begins -->\n"
 END = "<!-- the table of metrics ends -->\n"
 
 # What brings metrics of its own, switched on; nothing is connected to.
-EVERYTHING = {"MATCHD_REDIS__URL": "redis://127.0.0.1", "MATCHD_REDIS__ORDER_QUEUE": "orders"}
+EVERYTHING = {"MATCHD_REDIS__URL": "redis://127.0.0.1", "MATCHD_REDIS__ORDER_QUEUE": "orders",
+              "MATCHD_TELEMETRY__OTLP_URL": "http://127.0.0.1:4318/v1/metrics"}
 
 
 def rows() -> list[str]:
