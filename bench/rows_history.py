@@ -1,7 +1,7 @@
 """Rows of the past over HTTP: a statement that is answered from memory, and pages of a large table.
 
-The table is what one connection does in some seconds at full speed; a page is asked for when the
-store has all of it.
+The table is what one connection does in a minute; a page is asked for when the store has all of
+it.
 """
 
 import http.client
@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.measure import Pace, Row, closed, drive
+from bench.measure import Pace, Row, drive
 from bench.servers import ADMIN, Server, daemon, make_key, symbols
 
 HIT_TARGET_MS = 1.0
-IN_FLIGHT = 1000
-# The table is filled for so much longer than a run is.
-FILL_FACTOR = 4
+# So many messages fill the table, at a rate that the store follows or nearly so.
+FILL_RATE, FILL_MESSAGES, FILL_MESSAGES_QUICK = 60_000, 3_000_000, 100_000
 REQUESTS, REQUESTS_QUICK = 1000, 100
 WAIT_SECONDS = 300.0
 STATEMENT = "SELECT side, count(*), sum(quantity_lots) FROM orders GROUP BY side"
@@ -61,7 +60,9 @@ def times_ms(ask: Callable[[], Any], count: int) -> dict[str, float]:
 
 def fill(server: Server, pace: Pace, asker: Asker) -> int:
     """Trade, and wait until the store has all of it; returns how many orders it holds."""
-    drive(server, [closed(IN_FLIGHT, pace.seconds * FILL_FACTOR)], orders_max=8192)
+    messages = FILL_MESSAGES_QUICK if pace.quick else FILL_MESSAGES
+    drive(server, [{"kind": "open_loop", "per_second": FILL_RATE,
+                    "seconds": messages / FILL_RATE}], orders_max=8192)
     until = time.monotonic() + WAIT_SECONDS
     newest = asker.get(f"/v1/book/{symbols(1)[0]}")["seq"]
     while asker.get("/v1/history/trades?limit=1")["seq"] < newest:

@@ -152,12 +152,12 @@ class Venue:
         return self.journal.snapshots.count if isinstance(self.journal, Journal) else 0
 
     async def _settle(self, stage: asyncio.Future[None]) -> None:
-        """Let some of what waits be committed."""
+        """Let what waits be committed, now and then only some of it."""
         target = self.matcher.next_seq - 1
-        while not stage.done() and self.journal.committed_seq < target:
+        turns = self.flow.rng.randint(1, 20) if self.flow.rng.random() < 0.2 else -1
+        while not stage.done() and self.journal.committed_seq < target and turns:
             await asyncio.sleep(0)
-            if self.flow.rng.random() < 0.01:
-                return
+            turns -= 1
 
     async def _observe(self) -> None:
         while batches := await self._sink.get_many(1 << 20):

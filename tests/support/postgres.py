@@ -218,6 +218,18 @@ class ScratchDatabase:
             pass
 
 
+async def _connected(url: str) -> asyncpg.Connection:
+    """A connection, as soon as the server has recovered from what a test did to it."""
+    deadline_s = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return await asyncpg.connect(url, timeout=10, statement_cache_size=0)
+        except asyncpg.CannotConnectNowError:
+            if time.monotonic() > deadline_s:
+                raise
+            await asyncio.sleep(0.05)
+
+
 def run_sql(url: str, *statements: str) -> list[dict[str, Any]]:
     """Run statements on a connection of their own; the rows of the last one.
 
@@ -225,7 +237,7 @@ def run_sql(url: str, *statements: str) -> list[dict[str, Any]]:
     result: list[Any] = []
 
     async def work() -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(url, timeout=10, statement_cache_size=0)
+        connection = await _connected(url)
         try:
             rows = []
             for statement in statements:
