@@ -19,7 +19,7 @@ from cython_core.mold import (
     build_end_of_session,
     build_heartbeat,
 )
-from cython_core.soupbin import build_debug, build_sequenced
+from cython_core.soupbin import Login, build_debug, build_sequenced
 from cython_core.stream import Streams
 from engine import clock
 from engine.accounts import Account
@@ -83,7 +83,7 @@ class PeerDoor(Protocol):
     def counts(self) -> Counts:
         """What is counted."""
 
-    def check_password(self, peer: Peer, account: Account | None, password: str) -> None:
+    def check_password(self, peer: Peer, login: Login, account: Account | None) -> None:
         """Check it when its turn comes, then call the session's `password_checked`."""
 
     def closed(self, peer: Peer, reason: str) -> None:
@@ -150,8 +150,8 @@ class Peer(Caller, Shell):
     def deliver(self, batch: CommandBatch) -> None:
         raise RuntimeError("datagrams are decoded by the door")
 
-    def check_password(self, account: Account | None, password: str) -> None:
-        self._door.check_password(self, account, password)
+    def check_password(self, login: Login, account: Account | None) -> None:
+        self._door.check_password(self, login, account)
 
     def start_stream(self, account_id: int, from_number: int) -> None:
         door = self._door

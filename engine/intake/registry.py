@@ -68,10 +68,13 @@ class DoorMetrics:
         counter = metrics.counter
         self.logins = counter("logins", "logins", "logins accepted")
         self.logins_refused = counter("logins_refused", "logins", "logins rejected")
+        self.tcp_throttled = counter("tcp_logins_throttled", "logins", "logins over TCP refused "
+                                     "unseen after failures of their address or account")
         self.takeovers = counter("takeovers", "sessions", "sessions taken over by a new login")
         self.wrong_bytes = counter("wrong_bytes", "sessions", "sessions closed for wrong bytes")
         self.slow_readers = counter("slow_readers", "sessions", "sessions cut as slow readers")
-        self.turned_away = counter("turned_away", "connections", "connections over the limit")
+        self.turned_away = counter("turned_away", "connections", "connections closed, or not "
+                                   "taken, because there were as many as the limit allows")
         self.commands = counter("commands", "commands", "commands taken in at the door")
         self.tcp_received = counter("tcp_received", "bytes", "bytes read from order entry's "
                                     "connections")

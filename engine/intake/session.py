@@ -79,7 +79,7 @@ class Shell(Protocol):
     def give_back(self, batch: CommandBatch) -> None:
         """A batch that nothing was decoded into."""
 
-    def check_password(self, account: Account | None, password: str) -> None:
+    def check_password(self, login: Login, account: Account | None) -> None:
         """Check it elsewhere, then call the session's `password_checked`."""
 
     def start_stream(self, account_id: int, from_number: int) -> None:
@@ -107,7 +107,7 @@ class _Gone(Shell):
     def give_back(self, batch: CommandBatch) -> None:
         return None
 
-    def check_password(self, account: Account | None, password: str) -> None:
+    def check_password(self, login: Login, account: Account | None) -> None:
         return None
 
     def start_stream(self, account_id: int, from_number: int) -> None:
@@ -218,15 +218,16 @@ class Session:
         """Begin the login; `password_checked` goes on with it."""
         self.state = State.PASSWORD
         self._login = login
-        self._shell.check_password(self._registry.find(login.username), login.password)
+        self._shell.check_password(login, self._registry.find(login.username))
 
-    def password_checked(self, account: Account | None, now_ns: int) -> None:
-        """Go on with the login: the account when its password was right, else None."""
+    def password_checked(self, account: Account | None, now_ns: int,
+                         why: str = "user or password") -> None:
+        """Go on with the login: the account when its password was right, else None and `why`."""
         login = self._login
         if self.state is not State.PASSWORD or login is None:
             return
         if account is None or not self._registry.is_current(account):
-            self._refuse(NOT_AUTHORISED, "user or password")
+            self._refuse(NOT_AUTHORISED, why)
             return
         refusal = self._registry.refusal(account, login.session, login.sequence, self.replaces)
         if refusal:

@@ -17,15 +17,18 @@ from typing import Any, cast
 
 from cython_core.event import CommandBatch
 from cython_core.model import Source
+from cython_core.soupbin import Login
 from cython_core.stream import Streams
 from engine import clock, log
-from engine.accounts import Account
+from engine.accounts import Account, fold_username
+from engine.addresses import network_of
 from engine.config import OrderEntryConfig
 from engine.errors import EngineError
 from engine.intake.passwords import PasswordChecker
 from engine.intake.registry import Registry
 from engine.intake.replay import StreamReader, join, replay
 from engine.intake.session import Session, Shell, State, Times
+from engine.intake.throttle import Guard
 from engine.queues import TwoLaneQueue
 from engine.spare import SparePool
 from engine.tls import certificate_of, server_options
@@ -39,6 +42,8 @@ TICKS_PER_HEARTBEAT = 4
 BACKLOG = 1024
 # How long a closing connection may take for its last bytes.
 LINGER_S = 2.0
+# What is read of a client before its login was accepted: that is one small packet.
+STRANGER_BYTES = 4_096
 
 
 class Connection(asyncio.BufferedProtocol, Shell):
@@ -58,8 +63,10 @@ class Connection(asyncio.BufferedProtocol, Shell):
         self._writable = asyncio.Event()
         self._writable.set()
         self._streaming = False
+        # Its password is being looked at: that is gone through with, and counts.
+        self._looking = False
         self.closed = False
-        self.address = ""
+        self.address = self.host = ""
 
     # -- the transport calls -------------------------------------------------------------------
 
@@ -67,11 +74,14 @@ class Connection(asyncio.BufferedProtocol, Shell):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.address = f"{peer[0]}:{peer[1]}" if peer else "?"
+        self.host = self.address.rpartition(":")[0]
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._limit_unsent(self._door.unsent_bytes)
         self._door.arrived(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        if self._session.state is not State.OPEN:
+            return self._view[self._filled:STRANGER_BYTES]
         return self._view[self._filled:] if self._filled else self._view
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -84,7 +94,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._session.close(f"connection lost: {exc}" if exc else "connection lost")
-        if self._task is not None:
+        if self._task is not None and not self._looking:
             self._task.cancel()
         self._writable.set()
         # The mapping goes as soon as nobody looks at it, not when the cycle collector comes.
@@ -144,30 +154,55 @@ class Connection(asyncio.BufferedProtocol, Shell):
             self._door.commands.put_nowait(held)
         self._resume()
 
-    def check_password(self, account: Account | None, password: str) -> None:
+    def check_password(self, login: Login, account: Account | None) -> None:
+        if self._door.is_refused_unseen(self, login):
+            return
         self._pause()
-        self._run(self._check_password(account, password))
+        self._door.sent_login(self)
+        self._run(self._check_password(login, account))
 
-    async def _check_password(self, account: Account | None, password: str) -> None:
-        if account is not None and not self._admits(account):
-            self._door.log.info("login from a wrong place", account=account.username,
-                                address=self.address, key=account.username)
-            account = None
-        right = await self._door.passwords.check(account, password)
-        self._task = None
-        self._session.password_checked(account if right else None, clock.monotonic_ns())
+    async def _check_password(self, login: Login, account: Account | None) -> None:
+        door, host = self._door, network_of(self.host)
+        name = fold_username(login.username)
+        await door.passwords.turns.take(door.guard.is_known(host, name))
+        try:
+            # Others at this address may have failed meanwhile.
+            if self.closed or door.is_refused_unseen(self, login):
+                return
+            self._looking = True
+            right = await door.passwords.check(self._admitted(account), login.password)
+        finally:
+            door.passwords.turns.give()
+            self._task, self._looking = None, False
+        if right:
+            door.guard.succeeded(host, name)
+        else:
+            door.guard.failed(host, name, clock.monotonic_ns())
+        self._go_on(account if right else None)
+
+    def _go_on(self, account: Account | None) -> None:
+        """The password was checked."""
+        self._session.password_checked(account, clock.monotonic_ns())
         if self._session.state is State.OPEN:
-            self._door.log.info("session opened", account=self._session.username,
-                                address=self.address, session=self._door.registry.session_id)
+            self._door.logged_in(self, self._session)
         self._resume()
         if self._filled:
             self._take_in()
 
-    def _admits(self, account: Account) -> bool:
-        """Whether the account may log in from here, with the certificate that was shown."""
+    def _admitted(self, account: Account | None) -> Account | None:
+        """The account if it may log in from here, with the certificate that was shown."""
         transport = self._transport
-        return transport is not None and account.admits(
-            self.address.rpartition(":")[0], certificate_of(transport))
+        if account is None or transport is None:
+            return None
+        if account.admits(self.host, certificate_of(transport)):
+            return account
+        self._door.log.info("login from a wrong place", account=account.username,
+                            address=self.address, key=account.username)
+        return None
+
+    def refuse_unseen(self) -> None:
+        """Its password is not looked at."""
+        self._session.password_checked(None, clock.monotonic_ns(), "too many failures")
 
     def start_stream(self, account_id: int, from_number: int) -> None:
         door = self._door
@@ -260,6 +295,7 @@ class Door:
         self.commands = commands
         self.spare = spare
         self.passwords = PasswordChecker()
+        self.guard = Guard()
         self.times = Times(config.login_timeout_ms, config.heartbeat_ms, config.timeout_ms)
         self.receive_bytes = config.receive_buffer_bytes
         self.unsent_bytes = config.unsent_max_bytes
@@ -268,6 +304,10 @@ class Door:
         self._config = config
         self._tls = tls
         self._connections: set[Connection] = set()
+        # Of these, those who have not logged in, in the order they came: who has sent nothing yet,
+        # and whose password is being checked.
+        self._silent: dict[Connection, None] = {}
+        self._checked: dict[Connection, None] = {}
         self._empty = asyncio.Event()
         self._servers: list[asyncio.Server] = []
 
@@ -313,21 +353,53 @@ class Door:
                 connection.tick(now_ns)
 
     def arrived(self, connection: Connection) -> None:
-        """A connection was made; one too many is closed at once."""
+        """A connection was made. With one too many somebody has to go: who has waited longest
+        without a login, then who waits longest for the answer to it; this one when all others are
+        logged in."""
         self._connections.add(connection)
+        self._silent[connection] = None
         self._empty.clear()
         if len(self._connections) > self._config.connections_max:
             self.registry.metrics.turned_away.add()
-            connection.shut(f"over {self._config.connections_max} connections")
+            longest = next(iter(self._silent))
+            if longest is connection:
+                longest = next(iter(self._checked), connection)
+            longest.shut(f"over {self._config.connections_max} connections, and not logged in")
+
+    def sent_login(self, connection: Connection) -> None:
+        """A connection waits for the answer to its login."""
+        self._silent.pop(connection, None)
+        self._checked[connection] = None
+
+    def is_refused_unseen(self, connection: Connection, login: Login) -> bool:
+        """Whether a login comes after too many failures; then it has been refused."""
+        if not self.guard.is_closed(network_of(connection.host), fold_username(login.username),
+                                    clock.monotonic_ns()):
+            return False
+        self.registry.metrics.tcp_throttled.add()
+        connection.refuse_unseen()
+        return True
+
+    def logged_in(self, connection: Connection, session: Session) -> None:
+        """A session was opened."""
+        self._forget_stranger(connection)
+        self.log.info("session opened", account=session.username, address=connection.address,
+                      session=self.registry.session_id)
+
+    def _forget_stranger(self, connection: Connection) -> None:
+        self._silent.pop(connection, None)
+        self._checked.pop(connection, None)
 
     def closed(self, connection: Connection, session: Session, reason: str) -> None:
         """A connection was closed: one line, limited by what repeats."""
+        self._forget_stranger(connection)
         if session.username:
             self.log.info("session closed", account=session.username, address=connection.address,
                           reason=reason, key=session.username)
         else:
+            # Not limited by the whole reason: a stranger may vary it.
             self.log.info("connection closed", address=connection.address, reason=reason,
-                          key=reason)
+                          key=reason.partition(":")[0])
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""

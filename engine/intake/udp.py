@@ -19,10 +19,10 @@ from typing import Any
 
 from cython_core.event import CommandBatch
 from cython_core.mold import HEADER_BYTES, is_mold, parse_header
-from cython_core.soupbin import WireError, build_login_rejected, parse_login
+from cython_core.soupbin import Login, WireError, build_login_rejected, parse_login
 from cython_core.stream import Streams
 from engine import clock, log
-from engine.accounts import Account
+from engine.accounts import Account, fold_username
 from engine.config import OrderEntryConfig
 from engine.errors import EngineError
 from engine.intake.datagrams import DATAGRAM_MAX, Caller, DatagramSocket
@@ -31,7 +31,7 @@ from engine.intake.peer import Peer, address_text, host_of
 from engine.intake.registry import Registry
 from engine.intake.replay import StreamReader
 from engine.intake.session import NOT_AUTHORISED, NOT_AVAILABLE, Times
-from engine.intake.throttle import Throttle
+from engine.intake.throttle import Guard
 from engine.metrics import Metrics
 from engine.queues import TwoLaneQueue
 from engine.spare import SparePool
@@ -54,7 +54,7 @@ REASONS = ("stranger", "wrong_bytes", "oversized", "login_full", "login_waits", 
            "request_rate", "ended")
 
 Address = tuple[Any, ...]
-Check = tuple[Peer, Account | None, str]
+Check = tuple[Peer, Login, Account | None]
 
 
 class UdpCounts:
@@ -74,7 +74,8 @@ class UdpCounts:
         self.messages_again = counter("udp_messages_again", "messages",
                                       "messages sent again because they were asked for")
         self.throttled = counter("udp_logins_throttled", "logins",
-                                 "logins refused unseen after failures from their address")
+                                 "logins refused unseen after failures of their address or "
+                                 "account")
         self.unsent = counter("udp_datagrams_unsent", "datagrams",
                               "datagrams lost because the system had no room or refused them",
                               door.unsent)
@@ -170,7 +171,7 @@ class UdpDoor:
         # One check at a time: a flood of logins has one core at most, and failures are counted
         # before the next one is begun.
         self._passwords = PasswordChecker(threads=1)
-        self._throttle = Throttle()
+        self._guard = Guard()
         self._lines: list[Line] = []
         self._peers: dict[bytes, Caller] = {}
         # Peers whose login waits, by address, in the order they came.
@@ -260,8 +261,8 @@ class UdpDoor:
     async def check_logins_for_ever(self) -> None:
         """Check the passwords of those who wait, one by one."""
         while True:
-            peer, account, password = await self._checks.get()
-            right = await self._is_right(peer, account, password)
+            peer, login, account = await self._checks.get()
+            right = await self._is_right(peer, login, account)
             del self._logins[peer.key]
             self._go_on(peer, account if right else None)
 
@@ -392,7 +393,7 @@ class UdpDoor:
             else:
                 self.dropped("stranger")
             return
-        if self._throttle.is_closed(host_of(key), now_ns):
+        if self._guard.is_closed(host_of(key), fold_username(login.username), now_ns):
             self._throttled(line, key)
         elif known is None and self.connection_count >= self._config.connections_max:
             self.registry.metrics.turned_away.add()
@@ -409,22 +410,24 @@ class UdpDoor:
         line.send(key, [build_login_rejected(NOT_AUTHORISED)])
         self.log.info("login refused unseen", address=address_text(key), key=host_of(key))
 
-    def check_password(self, peer: Peer, account: Account | None, password: str) -> None:
+    def check_password(self, peer: Peer, login: Login, account: Account | None) -> None:
         """Check it when its turn comes."""
-        self._checks.put_nowait((peer, account, password))
+        self._checks.put_nowait((peer, login, account))
 
-    async def _is_right(self, peer: Peer, account: Account | None, password: str) -> bool:
-        host = host_of(peer.key)
-        if self._throttle.is_closed(host, clock.monotonic_ns()):
+    async def _is_right(self, peer: Peer, login: Login, account: Account | None) -> bool:
+        host, name = host_of(peer.key), fold_username(login.username)
+        if self._guard.is_closed(host, name, clock.monotonic_ns()):
             self.counts.throttled.add()
             return False
         if account is not None and not account.admits(peer.host):
             self.log.info("login from a wrong place", account=account.username,
                           address=peer.address, key=account.username)
             account = None
-        right = await self._passwords.check(account, password)
-        if not right:
-            self._throttle.failed(host, clock.monotonic_ns())
+        right = await self._passwords.check(account, login.password)
+        if right:
+            self._guard.succeeded(host, name)
+        else:
+            self._guard.failed(host, name, clock.monotonic_ns())
         return right
 
     def _go_on(self, peer: Peer, account: Account | None) -> None:
@@ -454,7 +457,9 @@ class UdpDoor:
             self.log.info("session closed", account=name, address=peer.address, reason=reason,
                           transport="udp", key=name)
         else:
-            self.log.info("login refused", address=peer.address, reason=reason, key=reason)
+            # Not limited by the whole reason: a stranger may vary it.
+            self.log.info("login refused", address=peer.address, reason=reason,
+                          key=reason.partition(":")[0])
 
     def left(self, peer: Peer) -> None:
         """Nothing more comes from a peer or goes to it."""

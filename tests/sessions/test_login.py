@@ -179,19 +179,6 @@ async def test_a_wrong_password_does_not_take_over(
     assert (await maker.message())["type"] == "A"
 
 
-async def test_one_connection_too_many_is_closed_at_once(start_venue: StartVenue) -> None:
-    venue = await start_venue(order_entry__connections_max=2)
-    first = await Wire.logged_in(venue.port, "MAKER1")
-    second = await Wire.open(venue.port)
-    third = await Wire.open(venue.port)
-    assert await third.closed()
-    assert venue.app.metrics.snapshot()["turned_away"] == 1
-    await second.close()
-    await asyncio.sleep(0.05)
-    await Wire.logged_in(venue.port, "MAKER2")
-    await first.close()
-
-
 @over_both
 async def test_many_logins_at_once_are_all_answered(venue: Venue, transport: Transport) -> None:
     wires = await asyncio.gather(*(transport.open(venue) for _ in range(40)))

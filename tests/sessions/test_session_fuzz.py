@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cython_core.event import CommandBatch
 from cython_core.model import Source
 from cython_core.ouch import SymbolTable
-from cython_core.soupbin import build_debug, build_login
+from cython_core.soupbin import Login, build_debug, build_login
 from cython_core.stream import Streams
 from engine.accounts import Account
 from engine.intake.registry import Registry
@@ -57,8 +57,8 @@ class Recorder:
     def give_back(self, batch: CommandBatch) -> None:
         assert not batch.command_count
 
-    def check_password(self, account: Account | None, password: str) -> None:
-        self.asked.append((account, password))
+    def check_password(self, login: Login, account: Account | None) -> None:
+        self.asked.append((account, login.password))
 
     def start_stream(self, account_id: int, from_number: int) -> None:
         assert (account_id, from_number) == (1, 1)

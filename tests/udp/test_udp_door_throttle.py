@@ -1,54 +1,13 @@
-"""Bad logins: counted by address, and refused unseen from the fifth within a minute on."""
+"""Bad logins over UDP: counted, and refused unseen from the fifth within a minute on. The rules
+themselves are tried in tests/sessions/test_throttle.py."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from cython_core.soupbin import build_login
-from engine import clock
-from engine.intake.throttle import Throttle
 from tests.support.daemon import Daemon
 from tests.support.datagrams import Raw
 from tests.support.numbers import metrics_of
 from tests.support.wire import enter
-
-SECOND = clock.NS_PER_S
-
-
-def test_from_the_fifth_failure_on_until_the_minute_is_over() -> None:
-    throttle = Throttle()
-    for number in range(5):
-        assert not throttle.is_closed("a", number * SECOND)
-        throttle.failed("a", number * SECOND)
-    assert throttle.is_closed("a", 5 * SECOND)
-    assert throttle.is_closed("a", 60 * SECOND - 1)
-    # The first one is a minute old: there are four within the last minute.
-    assert not throttle.is_closed("a", 60 * SECOND)
-    throttle.failed("a", 60 * SECOND)
-    assert throttle.is_closed("a", 60 * SECOND)
-    assert not throttle.is_closed("b", 60 * SECOND)
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3)), max_size=60))
-def test_against_a_plain_list_of_failures(steps: list[tuple[int, int]]) -> None:
-    throttle, failures, now_s = Throttle(), [], 0
-    for wait_s, address in steps:
-        now_s += wait_s
-        recent = [at for at, who in failures if who == address and now_s - at < 60]
-        assert throttle.is_closed(address, now_s * SECOND) == (len(recent) >= 5)
-        if len(recent) < 5:
-            throttle.failed(address, now_s * SECOND)
-            failures.append((now_s, address))
-
-
-def test_the_table_is_bounded_and_forgets() -> None:
-    throttle = Throttle(addresses_max=3)
-    for number in range(10):
-        throttle.failed(number, number)
-        assert len(throttle) <= 3
-    throttle.failed("late", 100 * SECOND)
-    assert len(throttle) == 1
 
 
 def test_a_guesser_waits_and_sessions_do_not_suffer(daemon: Daemon) -> None:
@@ -67,6 +26,13 @@ def test_a_guesser_waits_and_sessions_do_not_suffer(daemon: Daemon) -> None:
             for _ in range(20):
                 guesser.send(build_login("TAKER1", "demo"))
                 assert guesser.receive() == b"\0\2JA"
+            # Who has logged in at this address before answers for its own failures alone.
+            assert guesser.login("MAKER2", "demo")[2:3] == b"A"
+            guesser.logout()
+            for number in range(2):
+                assert guesser.login("MAKER2", f"guess{number}") == b"\0\2JA"
+            guesser.send(build_login("MAKER2", "demo"))
+            assert guesser.receive() == b"\0\2JA"
         daemon.wait_for_line("login refused unseen")
         owner.send(enter(1))
         assert owner.mold()[0].sequence == 1
