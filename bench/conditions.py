@@ -88,6 +88,12 @@ def warnings(noise: dict[str, Any]) -> list[str]:
     return found
 
 
+def stamp(found: dict[str, Any]) -> str:
+    """Time and commit of conditions, as the names of files have them."""
+    when = found["time"].replace(":", "").replace("-", "")[:15]
+    return f"{when}-{found['commit'].rstrip('+')}"
+
+
 def conditions() -> dict[str, Any]:
     """Everything that a reader needs to judge or repeat a run."""
     return {

@@ -4,7 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,13 @@ class Row:
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def spread(self) -> float | None:
+        """How far the runs that `ours` is the median of lie apart, as a share of it; None for a
+        figure of one run."""
+        values = self.ours.values if isinstance(self.ours, Median) else ()
+        return (max(values) - min(values)) / self.ours if len(values) > 1 and self.ours else None
+
+    @property
     def ratio(self) -> float | None:
         """Ours divided by the anchor's."""
         return self.ours / self.anchor if self.anchor else None
@@ -74,12 +81,47 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """The row for the result file."""
-        return {**self.__dict__, "ratio": self.ratio, "reached": self.reached}
+        return {**self.__dict__, "ratio": self.ratio, "reached": self.reached,
+                "spread": self.spread}
 
 
-def median_of(runs: Iterable[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
+class Median(float):
+    """A median that knows what it is of."""
+
+    values: tuple[float, ...]
+
+    def __new__(cls, values: Iterable[float]) -> "Median":
+        every = tuple(values)
+        made = super().__new__(cls, statistics.median(every))
+        made.values = every
+        return made
+
+
+def median_of(runs: Iterable[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> Median:
     """The median of one figure over several runs."""
-    return statistics.median(value(run) for run in runs)
+    return Median(value(run) for run in runs)
+
+
+def number(value: float | None) -> str:
+    """A figure with three digits that count."""
+    if value is None:
+        return "-"
+    if value >= 1e6:
+        return f"{value / 1e6:.2f} M"
+    if value >= 1e4:
+        return f"{value / 1e3:.0f} k"
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def target_text(row: Mapping[str, Any]) -> str:
+    """The target as the table shows it: the figure and the ratio it meant where it was set."""
+    sign = ">=" if row["higher"] else "<="
+    parts = []
+    if row["target"] is not None:
+        parts.append(f"{sign} {number(row['target'])}")
+    if row["target_ratio"] is not None:
+        parts.append(f"{sign} {row['target_ratio']:.2g} x")
+    return ", ".join(parts) or "-"
 
 
 def drive(server: Server, phases: list[dict[str, Any]], *, connections: int = 1,

@@ -8,12 +8,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench import (
+    history,
     rows_core,
     rows_export,
     rows_feed,
@@ -29,10 +30,12 @@ from bench import (
     rows_udp,
     servers,
 )
-from bench.conditions import conditions, warnings
-from bench.measure import FULL, QUICK, TINY, Pace, Row
+from bench.conditions import conditions, stamp, warnings
+from bench.measure import FULL, QUICK, TINY, Pace, Row, number, target_text
 from cython_core.build import BUILD_MODE
 
+# Titles in the table at the end are cut to this.
+TITLE_WIDTH = 64
 RESULTS_DIR = Path(__file__).resolve().parent / "results"
 
 ROWS: dict[str, Callable[[Pace], list[Row]]] = {
@@ -65,28 +68,6 @@ ROWS: dict[str, Callable[[Pace], list[Row]]] = {
 }
 
 
-def number(value: float | None) -> str:
-    """A figure with three digits that count."""
-    if value is None:
-        return "-"
-    if value >= 1e6:
-        return f"{value / 1e6:.2f} M"
-    if value >= 1e4:
-        return f"{value / 1e3:.0f} k"
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def target_text(row: Mapping[str, Any]) -> str:
-    """The target as the table shows it: the figure and the ratio it meant where it was set."""
-    sign = ">=" if row["higher"] else "<="
-    parts = []
-    if row["target"] is not None:
-        parts.append(f"{sign} {number(row['target'])}")
-    if row["target_ratio"] is not None:
-        parts.append(f"{sign} {row['target_ratio']:.2g} x")
-    return ", ".join(parts) or "-"
-
-
 def print_row(row: Mapping[str, Any]) -> None:
     """Two lines for the eye."""
     parts = [f"    matchd {number(row['ours'])} {row['unit']}"]
@@ -95,6 +76,23 @@ def print_row(row: Mapping[str, Any]) -> None:
     if row["reached"]:
         parts += [f"target {target_text(row)}", f"reached: {row['reached']}"]
     print(row["title"] + "\n" + " · ".join(parts), flush=True)
+
+
+def one_table(result: dict[str, Any], before: Sequence[history.Named]) -> list[str]:
+    """Every row in a line, beside what it was in earlier runs."""
+    head = ["what", "matchd", "ratio", "target", "before", "change", "best", ""]
+    lines = [head]
+    for row in result["rows"]:
+        stands = history.standing(row, history.earlier(before, result, row["key"]))
+        lines.append([
+            row["title"][:TITLE_WIDTH], f"{number(row['ours'])} {row['unit']}",
+            f"{row['ratio']:.2f}" if row["ratio"] else "-", row["reached"] or "-",
+            number(stands.previous.ours) if stands.previous else "-",
+            f"{stands.change:+.1%}" if stands.change is not None else "-",
+            number(stands.best), stands.worse or ("best so far" if stands.is_best else "")])
+    widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
+    return ["", *("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)
+                            ).rstrip() for line in lines), "", history.legend(result, before)]
 
 
 def print_curves(curves: dict[str, list[dict[str, Any]]]) -> None:
@@ -168,17 +166,18 @@ def main(arguments: list[str] | None = None) -> int:
     result |= measure(chosen.rows or [*ROWS, "curve"], pace, not chosen.json)
     result["seconds"] = time.monotonic() - started
     result["noise_after"] = conditions()["noise"]
+    before = history.load(chosen.results)
     path = write_result(result, chosen.results)
     print(json.dumps(result, indent=1) if chosen.json
-          else f"{result['seconds']:.0f} s; written to {path}")
+          else "\n".join([*one_table(result, before),
+                          f"{result['seconds']:.0f} s; written to {path}"]))
     return 0
 
 
 def write_result(result: dict[str, Any], directory: Path) -> Path:
     """Keep the result under its time and commit."""
     directory.mkdir(parents=True, exist_ok=True)
-    when = result["conditions"]["time"].replace(":", "").replace("-", "")[:15]
-    path = directory / f"{when}-{result['conditions']['commit'].rstrip('+')}.json"
+    path = directory / f"{stamp(result['conditions'])}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 
