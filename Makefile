@@ -30,7 +30,7 @@ ifeq ($(MODE),debug)
 export CORE_DEBUG := 1
 endif
 
-.PHONY: help build run test test-long check bench install uninstall deb debug clean
+.PHONY: help build run test test-long check bench docs install uninstall deb debug clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -57,6 +57,9 @@ check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
 
 bench: build build/.bench .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
 	@$(BIN)/python -m bench $(ARGS)
+
+docs: .venv/.docs  ## build the documentation into build/site (open build/site/index.html)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 install: build  ## install matchd, its units and configuration (PREFIX=/usr/local, DESTDIR=)
 	@$(BIN)/python .ci/stage.py "$(or $(DESTDIR),/)" --prefix "$(PREFIX)" --settings "$(SYSCONFDIR)"
@@ -119,4 +122,9 @@ build/.bench: build/.compiled $(shell find bench -name '*.pyx' -o -name '*.pxd')
 .venv/.dev: pyproject.toml .venv/.run
 	@echo "matchd: installing what the tests need"
 	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+.venv/.docs: pyproject.toml .venv/.run
+	@echo "matchd: installing what the documentation needs"
+	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable '.[docs]'
 	@touch $@
