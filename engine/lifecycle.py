@@ -25,6 +25,7 @@ from engine import clock, config, diagnosis, log
 from engine.app import App
 from engine.config import Settings
 from engine.errors import ConfigError, EngineError
+from engine.feed.server import BESIDE_MAX
 from engine.journal.journal import Journal
 from engine.stopping import Stop
 from engine.supervisor import Supervisor
@@ -65,7 +66,9 @@ def run(settings: Settings) -> int:
     # A watchdog ends a process that stands still with SIGABRT: then stderr says where it stood.
     faulthandler.enable()
     entry, feed = settings.config.order_entry, settings.config.feed
-    _allow_files(entry.connections_max + feed.clients_max + FILES_BESIDE)
+    # The gateway tells as many again that there is no room.
+    _allow_files(entry.connections_max + feed.clients_max + BESIDE_MAX
+                 + 2 * settings.config.api.connections_max + FILES_BESIDE)
     supervisor = Supervisor(config.take_service_variables())
     hosts = supervisor.hosts()
     if hosts:

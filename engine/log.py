@@ -17,6 +17,8 @@ from engine import clock
 # Ten of a kind in ten seconds tell an operator everything; a flood of bad logins stays readable.
 REPEATS_MAX = 10
 PERIOD_NS = 10 * clock.NS_PER_S
+# And of all keys together, for what strangers cause: so many addresses do not fill the disk either.
+LINES_MAX = 200
 # Keys seen in a period are forgotten together, so a scan from many addresses can't grow this.
 KEYS_MAX = 10_000
 
@@ -36,24 +38,35 @@ class RepeatLimiter:
     def __init__(self, repeats_max: int = REPEATS_MAX, period_ns: int = PERIOD_NS) -> None:
         self._repeats_max = repeats_max
         self._period_ns = period_ns
+        # An entry is [start of the period, lines in it, lines suppressed since the last passed].
         self._seen: dict[tuple[str, str, object], list[int]] = {}
+        self._whole: dict[tuple[str, str], list[int]] = {}
 
     def __call__(self, logger: object, method: str, event: Event) -> Event:
         key = event.pop("key", None)
         if method in ("error", "critical", "exception"):
             return event
-        now_ns = clock.monotonic_ns()
-        # An entry is [start of the period, lines in it, lines suppressed since the last passed].
-        entry = self._entry((str(event.get("event")), method, key), now_ns)
+        now_ns, name = clock.monotonic_ns(), str(event.get("event"))
+        entry = self._entry((name, method, key), now_ns)
+        self._count(entry, self._repeats_max, now_ns)
+        suppressed, entry[2] = entry[2], 0
+        if key is not None and method in ("debug", "info"):
+            whole = self._whole.setdefault((name, method), [now_ns, 0, 0])
+            whole[2] += suppressed
+            self._count(whole, LINES_MAX, now_ns)
+            suppressed, whole[2] = whole[2], 0
+        if suppressed:
+            event["suppressed"] = suppressed
+        return event
+
+    def _count(self, entry: list[int], lines_max: int, now_ns: int) -> None:
+        """Count a line. Raises DropEvent when it is one too many."""
         if now_ns - entry[0] >= self._period_ns:
             entry[0], entry[1] = now_ns, 0
         entry[1] += 1
-        if entry[1] > self._repeats_max:
+        if entry[1] > lines_max:
             entry[2] += 1
             raise structlog.DropEvent
-        if entry[2]:
-            event["suppressed"], entry[2] = entry[2], 0
-        return event
 
     def _entry(self, name: tuple[str, str, object], now_ns: int) -> list[int]:
         if name not in self._seen and len(self._seen) >= KEYS_MAX:

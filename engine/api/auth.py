@@ -139,9 +139,7 @@ class Auth:
             if found.authorization:
                 return self._admitted(self._by_token(found.authorization), address)
         except ApiError as error:
-            if not self._failures.window(address).take(clock.now_ns()):
-                raise too_many("too many requests with wrong credentials") from None
-            self._log.info("credentials refused", code=error.code, address=address, key=address)
+            self._failed(error, address)
             raise
         if self._demo is not None:
             problem = _foreign(found.host, found.origin)
@@ -152,8 +150,18 @@ class Auth:
                        "Authorization: Bearer TOKEN")
 
     def by_token(self, token: str, address: str) -> Identity:
-        """Who holds this token: for the feed. Raises ApiError 401, 403."""
-        return self._admitted(self._by_token(b"Bearer " + token.encode()), address).identity
+        """Who holds this token: for the feed. Raises ApiError 401, 403, 429."""
+        try:
+            return self._admitted(self._by_token(b"Bearer " + token.encode()), address).identity
+        except ApiError as error:
+            self._failed(error, address)
+            raise
+
+    def _failed(self, error: ApiError, address: str) -> None:
+        """Count and log wrong credentials. Raises ApiError 429 when there were too many."""
+        if not self._failures.window(address).take(clock.now_ns()):
+            raise too_many("too many requests with wrong credentials") from None
+        self._log.info("credentials refused", code=error.code, address=address, key=address)
 
     def _admitted(self, client: Client, address: str) -> Client:
         """The same client. Raises ApiError 403 when its account may not come from this address."""

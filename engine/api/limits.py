@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine import clock
+from engine.addresses import network_of
 from engine.api.route import ApiError, Headers, Identity
 
 # Addresses are forgotten together beyond so many, so that a scan cannot grow this.
@@ -60,15 +61,16 @@ class Addresses:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[bytes, Window] = {}
 
     def window(self, address: str) -> Window:
-        """The window of one address, made at the first call."""
-        found = self._windows.get(address)
+        """The window of one address (of IPv6 the network of 64 bits), made at the first call."""
+        network = network_of(address)
+        found = self._windows.get(network)
         if found is None:
             if len(self._windows) >= ADDRESSES_MAX:
                 self._windows.clear()
-            found = self._windows[address] = Window(self._limit)
+            found = self._windows[network] = Window(self._limit)
         return found
 
 

@@ -13,12 +13,12 @@ import asyncio
 import socket
 import struct
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from engine import clock
+from engine import clock, log
 
 # A request's line and headers together, as far as they came in pieces.
 HEAD_BYTES_MAX = 16_384
@@ -30,6 +30,10 @@ REST_NS_MAX = 75 * clock.NS_PER_S
 
 # A client that reads nothing of a long answer for so long is gone.
 STALL_NS_MAX = 60 * clock.NS_PER_S
+
+# Bodies that have not all come yet, of all connections together; small ones are always taken.
+BODIES_BYTES_MAX = 64 * 2**20
+BODY_BYTES_SMALL = 16_384
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -49,6 +53,9 @@ TOO_MANY = _refusal(503, "too_many_connections",
 TOO_LONG = _refusal(431, "head_too_large",
                     f"the line and headers of a request have at most {HEAD_BYTES_MAX} bytes")
 TOO_LARGE = _refusal(413, "body_too_large", "the body is larger than api.body_max_bytes")
+
+
+TOO_BUSY = _refusal(503, "too_many_bodies", "too many large bodies are on their way")
 
 
 class GoneError(Exception):
@@ -181,15 +188,49 @@ def _chunk(data: bytes, last: bool) -> bytes:
     return part + b"0\r\n\r\n" if last else part
 
 
+class Shared:
+    """What the connections of one server have in common."""
+
+    def __init__(self) -> None:
+        # Who waits for a request, in the order of waiting: those who have made none yet, and those
+        # who rest after one.
+        self.silent: dict[Connection, None] = {}
+        self.at_rest: dict[Connection, None] = {}
+        self.body_bytes = 0
+
+    def forget(self, connection: Connection) -> None:
+        """It waits no more."""
+        self.silent.pop(connection, None)
+        self.at_rest.pop(connection, None)
+
+    def make_room(self, connections: Iterable[Any]) -> bool:
+        """End the connection that has been waiting longest: of those without a request, then of
+        those at rest, then of those that do not read their answer. Returns whether there was
+        one."""
+        longest = next(iter(self.silent), None) or next(iter(self.at_rest), None)
+        if longest is None:
+            stalled = [one for one in connections if one.stalled_ns]
+            longest = min(stalled, key=lambda one: one.stalled_ns, default=None)
+        if longest is None:
+            return False
+        self.forget(longest)
+        log.get("api").info("connection closed to make room", address=longest.client and
+                            longest.client[0], key="room")
+        # Nobody waits until it has read its last answer, or shaken hands at the end of TLS.
+        longest.transport.abort()
+        return True
+
+
 class Connection(HttpToolsProtocol):
     """One connection. The bounds are set by the server on a class of its own."""
 
     connections_max = 1_000_000
     body_max = 1 << 20
+    shared = Shared()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.head_bytes = 0
+        self.head_bytes = self.body_bytes = 0
         self.begun_ns = clock.monotonic_ns()
         # When the last answer left.
         self.rested_ns = self.begun_ns
@@ -197,9 +238,16 @@ class Connection(HttpToolsProtocol):
         self.stalled_ns = 0
         # A refusal waits for the request: bytes that come after a close would make the kernel
         # reset the connection, and the client might never read why.
-        self.too_many = len(self.connections) > self.connections_max
+        self.too_many = (len(self.connections) > self.connections_max
+                         and not self.shared.make_room(self.connections))
+        self.shared.silent[self] = None
         if len(self.connections) > 2 * self.connections_max:
             transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.shared.forget(self)
+        self._body_is_over()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -239,7 +287,9 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self.head_bytes = 0
-        exchange = self.waiting
+        exchange, shared = self.waiting, self.shared
+        self.body_bytes += len(body)
+        shared.body_bytes += len(body)
         if not exchange.body:
             exchange.body = body
         else:
@@ -248,10 +298,14 @@ class Connection(HttpToolsProtocol):
             exchange.body += body
         if len(exchange.body) > self.body_max:
             self._refuse(TOO_LARGE)
+        elif shared.body_bytes > BODIES_BYTES_MAX and self.body_bytes > BODY_BYTES_SMALL:
+            self._refuse(TOO_BUSY)
 
     def on_message_complete(self) -> None:
         self.begun_ns = 0
         self.head_bytes = 0
+        self._body_is_over()
+        self.shared.forget(self)
         if self.transport.is_closing():
             return
         exchange, before = self.waiting, self.cycle
@@ -272,6 +326,8 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._begin(self.pipeline.pop()[0])
+        else:
+            self.shared.at_rest[self] = None
 
     async def read_on(self) -> None:
         """Wait until the client has read enough, or is gone."""
@@ -291,6 +347,10 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(answer)
             self.transport.close()
+
+    def _body_is_over(self) -> None:
+        self.shared.body_bytes -= self.body_bytes
+        self.body_bytes = 0
 
     def cut_if_slow(self, now_ns: int) -> bool:
         """Close when a request takes its sender too long, or an answer its reader, and returns
@@ -312,4 +372,4 @@ class Connection(HttpToolsProtocol):
 def limited(connections_max: int, body_max: int) -> type[Any]:
     """A class of connections with these bounds."""
     return type("Connection", (Connection,), {"connections_max": connections_max,
-                                              "body_max": body_max})
+                                              "body_max": body_max, "shared": Shared()})

@@ -45,6 +45,7 @@ class Client(WSListener):
         self.identity: Identity | None = None
         # What it logged in with: a key may end while the client stays.
         self.token = ""
+        self.wrong_tokens = 0
         self.subscriptions: dict[Name, Subscription] = {}
         self.group: Group | None = None
         # A slow client gets nothing but answers until it has read what it was sent.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DEPTH_MAX = 1_000
 DEFAULT_INTERVAL = "1m"
 ANSWER_TEXT_MAX = 300
+# With so many wrong tokens a connection is closed.
+WRONG_TOKENS_MAX = 5
 
 Text = Annotated[str, Meta(max_length=256)]
 
@@ -95,6 +97,8 @@ class Requests:
                 request_id = _id_of(is_text, payload)
             body = {"ok": False, "code": refused.code, "message": refused.message}
         client.answer({"id": request_id, **body})
+        if client.wrong_tokens >= WRONG_TOKENS_MAX:
+            client.close(WSCloseCode.POLICY_VIOLATION, "too many wrong tokens")
         self._feed.joins.serve(client)
 
     def _decode(self, is_text: bool, payload: bytes) -> Request:
@@ -124,6 +128,7 @@ class Requests:
         identity = self._feed.authenticate(request.token, client.host)
         if identity is None:
             self._feed.meters.failed_logins.add()
+            client.wrong_tokens += 1
             raise Refused("not_authenticated", "the token is not valid")
         known = self._identity(client)
         if known is not None and known.account_id != identity.account_id and any(

@@ -35,7 +35,7 @@ from engine.tls import server_options
 HEAD_MAX_BYTES = 16_384
 # A head must be there within this time, and another within it after an answer.
 HEAD_TIMEOUT_S = 10.0
-# Connections that are no clients yet, or only ask for pages.
+# Connections that are no clients, or not yet, beside as many as there may be clients.
 BESIDE_MAX = 512
 # picows' own buffer for each client; it grows for a larger request.
 READ_BUFFER_BYTES = 2_048
@@ -61,7 +61,8 @@ class Server:
         self.feed = feed
         self.pages = pages
         self._tls = tls
-        self.beside = 0
+        # Connections that are no clients (yet), in the order of waiting.
+        self.openings: dict[Opening, None] = {}
         self.silent = _silent_logger()
         self._number = 0
         self._connections: set[asyncio.Transport] = set()
@@ -115,13 +116,24 @@ class Server:
         if not self._connections:
             self._empty.set()
 
+    def make_room(self) -> None:
+        """A connection was made. With one too many the one that has been waiting longest for a
+        request has to go."""
+        feed = self.feed
+        if len(self.openings) + len(feed.connected) <= feed.config.clients_max + BESIDE_MAX:
+            return
+        feed.meters.turned_away.add()
+        longest = next((one for one in self.openings if not one.is_served), None)
+        if longest is not None:
+            longest.abort()
+
     def accept(self, request: WSUpgradeRequest, address: str) -> Any:
         """What becomes of a handshake: a client, or a refusal."""
         feed = self.feed
         path, _, query = request.path.decode("latin-1").partition("?")
         if path != "/":
             return _refused(404, "not_found", "the feed is at /")
-        if len(feed.connected) >= feed.config.clients_max:
+        if len(feed.connected) >= feed.config.clients_max and not feed.make_room():
             feed.meters.turned_away.add()
             return _refused(503, "too_many_clients",
                             f"at most {feed.config.clients_max} clients",
@@ -150,7 +162,6 @@ class Opening(asyncio.BufferedProtocol):
         self._address = ""
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
-        self._counted = False
 
     # -- the transport calls -----------------------------------------------------------------
 
@@ -160,16 +171,13 @@ class Opening(asyncio.BufferedProtocol):
         self._address = f"{peer[0]}:{peer[1]}" if peer else "?"
         server = self._server
         server.made(self._transport)
-        self._count(1)
-        if server.beside > server.feed.config.clients_max + BESIDE_MAX:
-            server.feed.meters.turned_away.add()
-            self._transport.abort()
-            return
+        server.openings[self] = None
         self._wait_for_head()
+        server.make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        self._count(-1)
+        self._server.openings.pop(self, None)
         if self._task is not None:
             self._task.cancel()
         self._server.lost(self._transport)
@@ -214,7 +222,7 @@ class Opening(asyncio.BufferedProtocol):
 
     def _upgrade(self) -> None:
         """Hand the connection and what was read over to picows."""
-        self._count(-1)
+        self._server.openings.pop(self, None)
         config, transport = self._server.feed.config, self._transport
         transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer_bytes)
@@ -238,6 +246,8 @@ class Opening(asyncio.BufferedProtocol):
         self._task = None
         self._write(page, keep, method == "HEAD")
         if keep and not self._transport.is_closing():
+            self._server.openings.pop(self, None)
+            self._server.openings[self] = None
             self._wait_for_head()
             self._transport.resume_reading()
             if self._filled:
@@ -271,11 +281,15 @@ class Opening(asyncio.BufferedProtocol):
         self._buffer[:left] = self._buffer[count:self._filled]
         self._filled = left
 
-    def _count(self, change: int) -> None:
-        """Count this connection among those that are no clients, once."""
-        if (change > 0) != self._counted:
-            self._counted = change > 0
-            self._server.beside += change
+    @property
+    def is_served(self) -> bool:
+        """Whether an answer is being made for it."""
+        return self._task is not None
+
+    def abort(self) -> None:
+        """Go, because others need the room."""
+        self._server.openings.pop(self, None)
+        self._transport.abort()
 
     def _wait_for_head(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._transport.abort)

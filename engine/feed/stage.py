@@ -127,6 +127,18 @@ class Feed:
             self.upkeep.forget(client)
             self.meters.left(client)
 
+    def make_room(self) -> bool:
+        """Where everybody has to log in, close who has been here longest without doing it. Returns
+        whether there was somebody."""
+        if not self.config.require_login:
+            return False
+        for client in self.connected.values():
+            if client.identity is None and not client.closed:
+                client.close(WSCloseCode.TRY_AGAIN_LATER, "not logged in, and others want to")
+                client.underlying.abort()
+                return True
+        return False
+
     def regroup(self, client: Client) -> None:
         """What the client is sent has changed: before the next tick it moves to its group."""
         self._moving[client] = None

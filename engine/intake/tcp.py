@@ -109,7 +109,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
             self._door.registry.metrics.slow_readers.add()
             self._session.close(f"slow reader: over {self._door.unsent_bytes} bytes unsent")
             # Not at once: we are inside the transport's write.
-            asyncio.get_running_loop().call_soon(self._abort)
+            asyncio.get_running_loop().call_soon(self.abort)
 
     def resume_writing(self) -> None:
         self._writable.set()
@@ -228,7 +228,7 @@ class Connection(asyncio.BufferedProtocol, Shell):
         self._door.closed(self, self._session, reason)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
-            asyncio.get_running_loop().call_later(LINGER_S, self._abort)
+            asyncio.get_running_loop().call_later(LINGER_S, self.abort)
 
     # -- replay calls --------------------------------------------------------------------------
 
@@ -278,7 +278,8 @@ class Connection(asyncio.BufferedProtocol, Shell):
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=high_bytes)
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """End the connection at once."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -365,6 +366,7 @@ class Door:
             if longest is connection:
                 longest = next(iter(self._checked), connection)
             longest.shut(f"over {self._config.connections_max} connections, and not logged in")
+            longest.abort()
 
     def sent_login(self, connection: Connection) -> None:
         """A connection waits for the answer to its login."""

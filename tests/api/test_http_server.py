@@ -131,17 +131,6 @@ def test_a_head_without_end_is_cut(venue: Daemon) -> None:
     assert got.startswith(b"HTTP/1.1 431")
 
 
-def test_one_connection_too_many_is_told_so(make_daemon: Callable[..., Daemon]) -> None:
-    daemon = make_daemon(api__connections_max=2).start()
-    kept = [Caller(daemon.api_port) for _ in range(2)]
-    for caller in kept:
-        assert caller("GET", "/v1/account").status == 200
-    got = raw(daemon.api_port, b"GET /v1/account HTTP/1.1\r\nhost: localhost\r\n\r\n")
-    assert got.startswith(b"HTTP/1.1 503")
-    assert b"too_many_connections" in got
-    assert kept[0]("GET", "/v1/account").status == 200
-
-
 def test_requests_in_one_write_are_answered_in_their_order(venue: Daemon) -> None:
     one = b"GET /v1/account HTTP/1.1\r\nhost: localhost\r\n\r\n"
     last = b"GET /v1/nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
