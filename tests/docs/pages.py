@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import click
+
+from engine.cli import matchd
 from tests.support.daemon import ROOT
 
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -92,6 +95,38 @@ def words_of(text: str) -> list[str]:
 def spans(text: str) -> list[str]:
     """The code spans in a page's prose, blocks left out."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", _FENCE.sub("", text))]
+
+
+def parse(words: list[str], leniently: bool = False) -> None:
+    """Let the program's own parser read a command line. Raises click.UsageError for what it does
+    not know; `leniently` forgives arguments that are missing or stand for others."""
+    command: click.Command = matchd
+    context = click.Context(matchd, info_name="matchd")
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        name = words[0]
+        if command.name == "watch" and name not in command.commands:
+            name, words = "events", ["", *words]
+        found = command.get_command(context, name)
+        if found is None:
+            raise click.UsageError(f"no command {name}")
+        command, words = found, words[1:]
+    if not leniently:
+        command.make_context(command.name, list(words))
+    known = {"-h", "--help", *(name for one in command.params for name in one.opts)}
+    for word in words:
+        if word.startswith("--") and word.partition("=")[0] not in known:
+            raise click.NoSuchOption(word)
+
+
+def is_whole(span: str) -> bool:
+    """Whether a command line in the prose has all that it needs."""
+    words = words_of(span)
+    try:
+        if words[0] == "matchd":
+            parse(words[1:])
+    except (click.UsageError, click.exceptions.Exit):
+        return False
+    return True
 
 
 def _command_at(line: str, language: str) -> str | None:

@@ -26,6 +26,14 @@ FRESH = ("README.md", "docs/quick-start.md", "docs/http.md")
 OF_STORES = ("docs/stores.md", "docs/redis-orders.md")
 OTHERS = sorted({command.page for command in RUN} - {*FRESH, *OF_STORES})
 
+# Commands in code spans that are not meant to be typed like that: these need a terminal, a server
+# that this venue has not, or an operator's decision.
+SPANS_NOT_RUN = re.compile(r"matchd (run|top|journal repair|store \w+ (postgres|redis))$")
+PROSE = sorted({span for path in pages.PAGES for span in pages.spans(path.read_text("utf-8"))
+                if re.match(r"(matchd|sqlite3) [^\s-]", span)
+                and not re.search(r" [A-Z]+\b(?!-)", span)
+                and not SPANS_NOT_RUN.match(span) and pages.is_whole(span)})
+
 
 def judge(command: pages.Command, checkout: Checkout) -> None:
     """Run a command, and hold what came of it against what the page says."""
@@ -125,3 +133,14 @@ def test_the_commands_of_the_pages_about_stores_run(
     for page in OF_STORES:
         assert walk(page, checkout) >= 2
     assert checkout.run("matchd store status").output.count(" connected ") == 3
+
+
+def test_the_matchd_commands_in_the_prose_run(make_checkout: Callable[..., Checkout]) -> None:
+    """Those that are whole: with every argument they need, and none that stands for another."""
+    checkout = make_checkout()
+    checkout.start(peers__urls=f"east=http://127.0.0.1:{checkout.ports[8000]}")
+    checkout.environment["MATCHD_PASSWORD"] = "demo"
+    assert checkout.run("matchd submit MAKER1 sell BTC-USDT 0.5 60000").code == 0
+    for line in PROSE:
+        ran = checkout.run(line)
+        assert ran.code == 0, f"{line}\n{ran.output}"

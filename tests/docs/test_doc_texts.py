@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import errno
+import importlib.util
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_type_hints
@@ -13,8 +15,8 @@ from typing import get_type_hints
 import click
 import pytest
 
+from bench.run import ROWS
 from engine import accounts, config, instruments
-from engine.cli import matchd
 from tests.docs import pages
 from tests.docs.not_run import NOT_RUN
 from tests.support.daemon import ROOT
@@ -23,6 +25,8 @@ COMMANDS = list(pages.all_commands())
 NAMED = [command for command in COMMANDS if command.text.startswith(tuple(NOT_RUN))]
 TEXTS = {pages.name_of(path): path.read_text("utf-8") for path in pages.PAGES}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+    "optional-dependencies"]
 # Who runs or reads the blocks of a language. `text` is what a program shows.
 JUDGES = {"sh": "tests/docs/test_doc_commands.py", "console": "tests/docs/test_doc_commands.py",
           "redis": "tests/docs/test_doc_commands.py", "toml": "tests/docs/test_doc_texts.py",
@@ -35,27 +39,6 @@ _TYPED = re.compile(r"^(\$ |sudo |make |curl |matchd [a-z]|\.venv/)", re.M)
 def each_page() -> pytest.MarkDecorator:
     """One test for each page."""
     return pytest.mark.parametrize("page", sorted(TEXTS))
-
-
-def parse(words: list[str], leniently: bool = False) -> None:
-    """Let the program's own parser read a command line. Raises click.UsageError for what it does
-    not know; `leniently` forgives arguments that are missing or stand for others."""
-    command: click.Command = matchd
-    context = click.Context(matchd, info_name="matchd")
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        name = words[0]
-        if command.name == "watch" and name not in command.commands:
-            name, words = "events", ["", *words]
-        found = command.get_command(context, name)
-        if found is None:
-            raise click.UsageError(f"no command {name}")
-        command, words = found, words[1:]
-    if not leniently:
-        command.make_context(command.name, list(words))
-    known = {"-h", "--help", *(name for one in command.params for name in one.opts)}
-    for word in words:
-        if word.startswith("--") and word.partition("=")[0] not in known:
-            raise click.NoSuchOption(word)
 
 
 # -- commands that are not run ---------------------------------------------------------------------
@@ -77,7 +60,7 @@ def test_a_reason_names_tests_that_are_there(begin: str) -> None:
 def test_a_command_that_is_not_run_is_a_good_one(command: pages.Command) -> None:
     program, *words = pages.words_of(command.text)
     if program.endswith("matchd"):
-        parse(words)
+        pages.parse(words)
     elif program == "make":
         assert {word for word in words if "=" not in word} <= TARGETS
     for word in words:
@@ -94,18 +77,24 @@ def test_commands_in_the_prose_exist(page: str) -> None:
             continue
         program = words[0].removeprefix(".venv/bin/")
         if program == "matchd" and len(words) > 1:
-            parse(words[1:], leniently=True)
+            pages.parse(words[1:], leniently=True)
         elif program == "make" and len(words) > 1:
             assert {word for word in words[1:] if "=" not in word} <= TARGETS, span
+            rows = [word[5:] for word in words if word.startswith("ARGS=") and "-" not in word[5:6]]
+            assert words[1] != "bench" or set(rows) <= {*ROWS, "curve", "..."}, span
+        elif words[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(words[2]), span
+        elif words[:2] == ["pip", "install"] and "[" in span:
+            assert span.partition("[")[2].partition("]")[0] in EXTRAS, span
 
 
 def test_the_parser_says_no() -> None:
     for line in ("nothing", "store nothing", "submit --nothing", "watch book --nothing"):
         with pytest.raises(click.UsageError):
-            parse(line.split(), leniently=True)
+            pages.parse(line.split(), leniently=True)
     with pytest.raises(click.UsageError):
-        parse(["submit", "MAKER1"])
-    parse(["watch", "MAKER1", "--once"])
+        pages.parse(["submit", "MAKER1"])
+    pages.parse(["watch", "MAKER1", "--once"])
 
 
 # -- blocks ----------------------------------------------------------------------------------------
@@ -169,7 +158,8 @@ def literals() -> Iterator[str]:
         for line in (ROOT / ".ci" / name).read_text("utf-8").splitlines():
             yield re.sub(r"\$\{[^}]*\}|\$\([^)]*\)|\$\w+", "...", line)
     for number in (errno.EADDRINUSE, errno.EACCES, errno.ENOSPC):
-        yield os.strerror(number)
+        # As the system says it, and as asyncio does.
+        yield f"{os.strerror(number)}, {os.strerror(number).lower()}"
 
 
 def parts(line: str) -> list[str]:
@@ -200,5 +190,5 @@ def test_the_lines_of_the_troubleshooting_page_are_the_program_s() -> None:
 def test_a_line_that_the_program_does_not_say_is_found() -> None:
     known = list(literals())
     assert unsaid("the venue is ... tired", known)
-    assert unsaid("cannot listen on ...: Nobody is there", known)
-    assert not unsaid("cannot listen on ...: Address already in use", known)
+    assert unsaid("...: No room for anybody", known)
+    assert not unsaid("...: No space left on device", known)
