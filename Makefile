@@ -43,6 +43,8 @@ run: build  ## start the venue (ARGS="--data-dir DIR" and other options of `matc
 	@exec $(BIN)/matchd run $(ARGS)
 
 test: build build/.bench .venv/.dev  ## run the tests on all cores (ARGS="-k name" and other options of pytest)
+	@# Where Python may write no bytecode by itself, every daemon of the tests would compile us anew.
+	@$(BIN)/python -m compileall -q engine cython_core bench tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 test-long: build build/.bench .venv/.dev  ## run the tests with their long profiles (tens of minutes)

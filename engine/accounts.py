@@ -158,6 +158,12 @@ def hash_password(password: str, cost_log2: int = COST_LOG2) -> str:
     return f"scrypt${1 << cost_log2}$8$1${_text(salt)}${_text(key)}"
 
 
+def unknown_hash() -> str:
+    """A hash that no password has, as slow to check as any other."""
+    salt, key = secrets.token_bytes(16), secrets.token_bytes(32)
+    return f"scrypt${1 << COST_LOG2}$8$1${_text(salt)}${_text(key)}"
+
+
 def verify_password(password_hash: str, password: str) -> bool:
     """Whether `password` is the one that was hashed. Takes tens of ms on purpose: call it in a
     thread. Raises ValueError for a hash that is none."""

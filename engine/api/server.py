@@ -8,6 +8,7 @@ between them.
 import asyncio
 import logging
 import ssl
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ SHUTDOWN_S = 2
 SLOW_TICK_S = 1.0
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Serve = Callable[..., Awaitable[Reply]]
 
 
 class Server:
@@ -39,6 +41,9 @@ class Server:
         self._tls = tls
         self._config = config
         self._server: uvicorn.Server | None = None
+        # BlackSheep remembers its applications and what was asked of them while the process lives:
+        # all that they hold of the venue is this list, which is emptied at the end.
+        self._held: list[tuple[Serve, Bound]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._log = log.get("api")
         self.port = 0
@@ -86,6 +91,7 @@ class Server:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._server = None
+        self._held.clear()
 
     async def _cut_slow(self) -> None:
         state = self._server.server_state if self._server else None
@@ -115,9 +121,11 @@ class Server:
     def _endpoint(self, bound: Bound) -> Endpoint:
         # BlackSheep takes a handler with exactly these types as it is, and wraps any other:
         # so this module's annotations are not put off.
-        serve = self.gateway.serve
+        held, place = self._held, len(self._held)
+        held.append((self.gateway.serve, bound))
 
         async def endpoint(request: Request) -> Response:
+            serve, bound = held[place]
             scope: Any = request.scope
             values: Any = request.route_values
             content: Any = request.content
@@ -133,12 +141,13 @@ class Server:
         return endpoint
 
     def _missing(self) -> Endpoint:
-        table = self.gateway.table
+        server = weakref.ref(self)
 
         async def missing(request: Request) -> Response:
             """What no route takes: 404, or 405 with the methods that the path has."""
             scope: Any = request.scope
-            found = table.find(scope["method"], scope["path"])
+            itself = server()
+            found = itself and itself.gateway.table.find(scope["method"], scope["path"])
             if not isinstance(found, ApiError):
                 found = ApiError(404, "not_found", "there is nothing at this path")
             return _response(found.reply())

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-from engine.accounts import Account, hash_password, verify_password
+from engine.accounts import Account, unknown_hash, verify_password
 
 # scrypt holds 16 MiB for each check that runs.
 THREADS = 2
@@ -22,7 +22,7 @@ class PasswordChecker:
     def __init__(self, threads: int = THREADS) -> None:
         self.turns = Turns(threads)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="password")
-        self._nobody = hash_password("nobody")
+        self._nobody = unknown_hash()
 
     async def check(self, account: Account | None, password: str) -> bool:
         """Whether `password` is the account's; False for no account, after the same time."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +102,20 @@ def test_orders_under_way_are_answered_when_a_signal_comes(
     found = Caller(daemon.api_port)("GET", "/v1/orders?limit=1000").json["orders"]
     assert len(found) == 8
     assert {one["status"] for one in found} == {"open"}
+
+
+def test_a_venue_that_has_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def life() -> weakref.ref[object]:
+        venue = await Venue(tmp_path).start()
+        status = await asyncio.to_thread(
+            lambda: Caller(venue.app.ports["api"])("GET", "/v1/instruments").status)
+        assert status == 200
+        await venue.stop()
+        return weakref.ref(venue.app)
+
+    ended = asyncio.run(life())
+    gc.collect()
+    assert ended() is None
 
 
 @pytest.mark.parametrize("data", [

@@ -18,6 +18,8 @@ from cython_core.ouch import decode
 from tests.support.daemon import Daemon
 from tests.support.wire import Wire, cancel, enter, replace
 
+# A slow disk may need a while for an answer.
+WAIT_S = 60.0
 ACCOUNTS = ("MAKER1", "TAKER1")
 SYMBOLS = ("AAPL", "MSFT")
 # A round is one venue that is killed so many times.
@@ -73,16 +75,21 @@ class Load:
         self._number = stream.last_number
 
     async def run(self, port: int, name: str) -> None:
-        """Go on until the connection breaks."""
+        """Go on until the connection breaks. Raises TimeoutError when no answers come."""
+        sender: asyncio.Task[None] | None = None
         try:
             wire = await Wire.logged_in(port, name, sequence=len(self.stream.told) + 1)
             sender = asyncio.create_task(self._send(wire))
-            while (packet := await wire.packet())[0] == "S":
+            while (packet := await wire.packet(WAIT_S))[0] == "S":
                 self.stream.told.append(packet[1])
-            sender.cancel()
-        except OSError:
+        except ConnectionError:
             # Killed between two packets: what was told so far is what counts.
             pass
+        finally:
+            if sender is not None:
+                sender.cancel()
+                await asyncio.wait([sender])
+                wire.writer.close()
 
     async def _send(self, wire: Wire) -> None:
         while True:
