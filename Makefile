@@ -30,7 +30,7 @@ ifeq ($(MODE),debug)
 export CORE_DEBUG := 1
 endif
 
-.PHONY: help build run test test-long check bench docs install uninstall deb debug clean
+.PHONY: help build run test test-long check audit bench docs install uninstall deb debug clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -56,6 +56,9 @@ check: build .venv/.dev  ## ruff, mypy strict, cython-lint, stubtest
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint cython_core engine bench tests
 	@$(BIN)/python -m mypy.stubtest --concise --mypy-config-file pyproject.toml \
 	  --allowlist tests/stubtest.allow --ignore-unused-allowlist --ignore-disjoint-bases $(STUBBED)
+
+audit: build .venv/.audit  ## known weaknesses of the packages in .venv, by pip-audit (asks pypi.org or osv.dev)
+	@$(BIN)/python .ci/audit.py
 
 bench: build build/.bench .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
 	@$(BIN)/python -m bench $(ARGS)
@@ -119,6 +122,11 @@ build/.bench: build/.compiled $(shell find bench -name '*.pyx' -o -name '*.pxd')
 .venv/.run: pyproject.toml | build/.compiled
 	@echo "matchd: installing"
 	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable .
+	@touch $@
+
+.venv/.audit: pyproject.toml .venv/.run
+	@echo "matchd: installing pip-audit"
+	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable '.[audit]'
 	@touch $@
 
 .venv/.dev: pyproject.toml .venv/.run

@@ -23,6 +23,8 @@ from engine.tables import Problems, check_table, expected, read_toml, show
 
 DEFAULTS_DIR = Path(__file__).parent / "defaults"
 LOCAL_FILE = Path("config/matchd.toml")
+# Addresses that may hold a password. What else is secret stands in files that keys name.
+SECRET_ADDRESSES = (("postgres", "url"), ("redis", "url"), ("telemetry", "otlp_url"))
 SERVICE_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS",
                      "LISTEN_FDNAMES")
 
@@ -365,6 +367,19 @@ def changed_keys(before: Config, after: Config) -> list[str]:
     return found
 
 
+def without_secrets(config: Config) -> Config:
+    """The same to be shown: addresses without users, passwords and parameters."""
+    hidden = {section: msgspec.structs.replace(getattr(config, section), **{
+        key: _without_secrets(getattr(getattr(config, section), key))})
+        for section, key in SECRET_ADDRESSES}
+    return msgspec.structs.replace(config, **hidden)
+
+
+def _without_secrets(url: str) -> str:
+    plain, mark, _ = re.sub(r"//.*@", "//***@", url, count=1, flags=re.DOTALL).partition("?")
+    return f"{plain}?***" if mark else plain
+
+
 def peer_urls(config: PeersConfig) -> dict[str, str]:
     """The addresses of the peers by their names, without a slash at the end."""
     pairs = (text.partition("=") for text in config.urls)
@@ -515,10 +530,11 @@ def _check_relations(config: Config, path: Path, problems: Problems) -> None:
                       show(config.postgres.pool_min_size))
     for text in config.peers.urls:
         if _PEER.fullmatch(text) is None:
+            # Somebody may have put a password into it: it is not shown.
             problems.note(path, "peers.urls", 'a name and an address, like "east=http://host:8000"',
-                          show(text))
+                          "another text")
     if len(peer_urls(config.peers)) != len(config.peers.urls):
-        problems.note(path, "peers.urls", "a name for each", show(list(config.peers.urls)))
+        problems.note(path, "peers.urls", "a name for each", "a name twice")
     if config.peers.retry_min_ms > config.peers.retry_max_ms:
         problems.note(path, "peers.retry_min_ms",
                       f"at most peers.retry_max_ms ({config.peers.retry_max_ms})",

@@ -44,6 +44,10 @@ class Problems(list[Problem]):
             raise ConfigError("; ".join(lines), problems=lines)
 
 
+# Values of these keys are not shown, whatever is wrong with them.
+SECRET_KEYS = ("password_hash", "url", "urls")
+
+
 def show(value: object) -> str:
     """A value as TOML writes it, shortened."""
     if isinstance(value, bool):
@@ -108,7 +112,8 @@ def check_value(hint: Any, value: object, file: str | Path, key: str, problems: 
     try:
         return msgspec.convert(value, hint, strict=True)
     except msgspec.ValidationError:
-        problems.note(file, key, expected(hint), show(value))
+        secret = key.rpartition(".")[2] in SECRET_KEYS
+        problems.note(file, key, expected(hint), "another value" if secret else show(value))
         return None
 
 

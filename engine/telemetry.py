@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import (
@@ -59,10 +60,10 @@ class Telemetry:
             "service.instance.id": config.venue.name})
         self._scope = InstrumentationScope("matchd", __version__)
         self._started_ns = clock.now_ns()
+        headers = _headers(settings.headers_file)
         self._exporter = OTLPMetricExporter(
-            endpoint=settings.otlp_url, timeout=settings.timeout_ms / 1_000,
-            headers=_headers(settings.headers_file))
-        self._said = _Said()
+            endpoint=settings.otlp_url, timeout=settings.timeout_ms / 1_000, headers=headers)
+        self._said = _Said([*(headers or {}).values(), *_secrets_of(settings.otlp_url)])
         self._log = log.get("telemetry")
         self.exports = metrics.counter("otlp_exports", "exports", "exports to OpenTelemetry that "
                                        "arrived")
@@ -173,14 +174,26 @@ def _headers(name: str) -> dict[str, str] | None:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-class _Said(logging.Handler):
-    """What the library logs: kept for our own line, which is limited where it repeats."""
+def _secrets_of(url: str) -> list[str]:
+    """What of an address is nobody's business: user with password, the password, parameters."""
+    parts = urlsplit(url)
+    return [text for text in (parts.netloc.rpartition("@")[0], parts.password, parts.query) if text]
 
-    def __init__(self) -> None:
+
+class _Said(logging.Handler):
+    """What the library logs: kept for our own line, which is limited where it repeats, without
+    the secrets that may stand in it."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__(logging.WARNING)
+        # The longest first: one may stand in another.
+        self._secrets = sorted((text for text in secrets if text), key=len, reverse=True)
         self.last = ""
         logger: Any = logging.getLogger("opentelemetry")
         logger.handlers, logger.propagate = [self], False
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.last = record.getMessage()
+        text = record.getMessage()
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        self.last = text

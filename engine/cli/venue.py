@@ -71,7 +71,8 @@ def check_config(config_path: Path | None, data_dir: Path | None, as_json: bool)
         output.complain(f"warning: {warning}")
     paths = [str(path) for path in settings.paths]
     output.answer(
-        {"ok": True, "files": paths, "warnings": settings.warnings, "config": settings.config,
+        {"ok": True, "files": paths, "warnings": settings.warnings,
+         "config": config.without_secrets(settings.config),
          "instruments": settings.instruments,
          "accounts": [account.username for account in settings.accounts]},
         f"ok: {', '.join(paths)}; {len(settings.instruments)} instruments, "

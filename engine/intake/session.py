@@ -44,7 +44,7 @@ class State(enum.Enum):
     """Where a session stands."""
 
     LOGIN = "waiting for the login"
-    PASSWORD = "checking the password"
+    PASSWORD = "checking the password"  # noqa: S105 - a name of a state
     OPEN = "open"
     CLOSED = "closed"
 

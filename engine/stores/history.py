@@ -1,5 +1,4 @@
-# ruff: noqa: S608
-# Names in the statements are our own; what others say goes in as parameters.
+# ruff: noqa: S608 - names in the statements are our own, what others say goes in as parameters.
 """Questions about the past, answered from a SQL store: the statements, in both dialects.
 
 Every id of ours is a seq, and time never goes back in the log. So a range of times is a range of

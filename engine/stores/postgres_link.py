@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import asyncpg
 
@@ -42,7 +42,7 @@ class Link:
     def where(self) -> str:
         """The server's address without a password, for messages."""
         try:
-            parts = urlsplit(self._config.url)
+            parts = _parts(self._config.url)
             host = parts.hostname or parse_qs(parts.query).get("host", ["?"])[-1]
             return f"{host}:{parts.port or 5432}{parts.path}"
         except ValueError:
@@ -69,6 +69,7 @@ class Link:
                     "timezone": "UTC", **KEEPALIVE, **(plans or {})}
         found = {"dsn": config.url, "timeout": config.connect_timeout_ms / 1000,
                  "command_timeout": self.patience_s, "server_settings": settings}
+        _parts(config.url)
         # Files are read in a thread: the system's certificates alone take tens of milliseconds.
         found |= await asyncio.to_thread(self._secrets)
         return found
@@ -93,6 +94,23 @@ class Link:
     def meaning(self, error: BaseException, moment: str = "") -> StoreError:
         """Our error for one of asyncpg, of the system, or of time."""
         return meaning(error, self.where)
+
+
+def _parts(url: str) -> SplitResult:
+    """A URL taken apart. Raises ValueError, which shows nothing of it, for one whose password has
+    a character in it that ends the part where users and hosts stand."""
+    try:
+        parts = urlsplit(url)
+        astray = "@" not in parts.netloc and (
+            "@" in parts.path + parts.fragment
+            or ("@" in parts.query and not parts.netloc.rpartition(":")[2].isdecimal()
+                and ":" in parts.netloc))
+    except ValueError:
+        astray = True
+    if astray:
+        raise ValueError("postgres.url cannot be read: special characters of user and password are "
+                         "written as %XX")
+    return parts
 
 
 def _tls(config: PostgresConfig) -> ssl.SSLContext | str | bool | None:
