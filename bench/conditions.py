@@ -15,7 +15,7 @@ from typing import Any
 from bench.jitter import lost_time
 from bench.servers import ROOT
 
-JITTER_SECONDS = 0.5
+JITTER_SECONDS, TINY_JITTER_SECONDS = 0.5, 0.02
 # A quiet core of a virtual machine loses well under this share of its time.
 LOST_SHARE_MAX = 0.02
 OTHER_LOAD_MAX = 0.15
@@ -61,16 +61,17 @@ def _ticks() -> tuple[int, int, int]:
     return sum(values[:8]), values[3] + values[4], values[7]
 
 
-def noise() -> dict[str, Any]:
-    """How much of the machine others take: load, stolen time, time lost to others per core."""
+def noise(seconds: float = JITTER_SECONDS) -> dict[str, Any]:
+    """How much of the machine others take: load, stolen time, time lost to others per core, looked
+    at for so long each."""
     before = _ticks()
-    time.sleep(JITTER_SECONDS)
+    time.sleep(seconds)
     total, idle, stolen = (now - then for now, then in zip(_ticks(), before, strict=True))
     mine = os.sched_getaffinity(0)
     lost = {}
     for core in sorted(mine):
         os.sched_setaffinity(0, {core})
-        lost[str(core)] = lost_time(JITTER_SECONDS)
+        lost[str(core)] = lost_time(seconds)
     os.sched_setaffinity(0, mine)
     return {"load_average": os.getloadavg()[0], "others_share": 1 - idle / max(1, total),
             "stolen_share": stolen / max(1, total), "cores": lost}
@@ -94,11 +95,11 @@ def stamp(found: dict[str, Any]) -> str:
     return f"{when}-{found['commit'].rstrip('+')}"
 
 
-def conditions() -> dict[str, Any]:
+def conditions(noise_seconds: float = JITTER_SECONDS) -> dict[str, Any]:
     """Everything that a reader needs to judge or repeat a run."""
     return {
         "commit": commit(), "time": datetime.datetime.now(datetime.UTC).isoformat("T", "seconds"),
         "cpu": cpu_model(), "cores": len(os.sched_getaffinity(0)), "kernel": platform.release(),
         "python": platform.python_version(), "governor": governor(),
-        "filesystem": filesystem(ROOT), "noise": noise(),
+        "filesystem": filesystem(ROOT), "noise": noise(noise_seconds),
     }

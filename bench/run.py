@@ -159,13 +159,15 @@ def main(arguments: list[str] | None = None) -> int:
         pace = replace(pace, minute=60 * chosen.minutes, long=60 * chosen.minutes)
     started = time.monotonic()
     servers.PINNED = not chosen.unpinned
-    result: dict[str, Any] = {"conditions": conditions() | {"servers_pinned": servers.PINNED},
+    noise_seconds = TINY_JITTER_SECONDS if chosen.tiny else JITTER_SECONDS
+    result: dict[str, Any] = {"conditions": conditions(noise_seconds)
+                              | {"servers_pinned": servers.PINNED},
                               "pace": pace.__dict__}
     for line in warnings(result["conditions"]["noise"]):
         print(f"bench: the machine is not quiet: {line}", file=sys.stderr)
     result |= measure(chosen.rows or [*ROWS, "curve"], pace, not chosen.json)
     result["seconds"] = time.monotonic() - started
-    result["noise_after"] = conditions()["noise"]
+    result["noise_after"] = conditions(noise_seconds)["noise"]
     before = history.load(chosen.results)
     path = write_result(result, chosen.results)
     print(json.dumps(result, indent=1) if chosen.json

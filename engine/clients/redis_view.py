@@ -12,6 +12,7 @@ last seq goes on without a hole and without a repeat, as long as the stream stil
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -171,6 +172,7 @@ class RedisView:
                 await self._wait(self.keys.order_events, after)
 
     async def _wait(self, key: str, after: int) -> None:
+        _go_on()
         await self._node(key).xread({key: f"{after}-0"}, count=1, block=WAIT_MS)
 
     # -- news --------------------------------------------------------------------------------
@@ -186,6 +188,15 @@ class RedisView:
             else:
                 await listener.psubscribe(self.keys.every_channel)
             while True:
+                _go_on()
                 message = await listener.get_message(timeout=WAIT_MS / 1_000)
                 if message is not None:
                     yield decode(message["data"])
+
+
+def _go_on() -> None:
+    """End a task that was cancelled all the same: before Python 3.12 `asyncio.wait_for`, which the
+    client of Redis sends with, drops a cancellation that comes together with its result."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -22,6 +22,7 @@ from engine.stores.follower import Follower, Log
 from engine.stores.meters import Meters
 from engine.stores.store import Store, StoreStopped
 from engine.stores.tail import Tail
+from engine.tasks import end_all
 
 # How often is looked whether the venue trades.
 LOOK_S = 0.25
@@ -180,10 +181,9 @@ class Stores:
     async def close(self) -> None:
         """End everything, in bounded time."""
         tasks = [task for task in (*self._tasks.values(), self._keeper) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await end_all(tasks)
         self._tasks, self._keeper = {}, None
         for follower in self.followers.values():
             with contextlib.suppress(TimeoutError):

@@ -11,7 +11,7 @@ from dissection import SHAPES, columns, dissect, messages_of, needs_dissector, t
 from cython_core import mold, ouch, soupbin
 
 pytestmark = needs_dissector
-WAIT_S = 20.0
+WAIT_S = 60.0
 ORDER = {"symbol": "AAPL", "price_units": 1_800_000, "time_in_force": "0", "display": "Y",
          "capacity": "P", "iso": "N", "cross_type": "N", "client_order": "live"}
 

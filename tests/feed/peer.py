@@ -11,7 +11,7 @@ import lz4.block
 import msgpack
 import websockets
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Peer:

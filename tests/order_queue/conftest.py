@@ -17,7 +17,7 @@ from engine import log
 from tests.support.redis import RedisServer
 from tests.support.venue import Venue
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture(scope="session")

@@ -121,7 +121,7 @@ class FedVenue:
         await self.follower.close()
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until something is so."""
     deadline_s = clock.monotonic_s() + timeout_s
     while not condition():

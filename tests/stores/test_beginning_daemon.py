@@ -55,12 +55,12 @@ async def trading(daemon: Daemon, streams: list[Stream]) -> AsyncIterator[None]:
 
 async def until_gone(daemon: Daemon) -> None:
     """Until the first segment is no more."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while (daemon.data_dir / "journal" / "00000001.log").exists():
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_stores_begin_late_and_are_rebuilt(make_daemon: MakeDaemon,
                                                  postgres_database: ScratchDatabase) -> None:
     streams = [Stream() for _ in ACCOUNTS]

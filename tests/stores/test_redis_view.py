@@ -100,6 +100,22 @@ async def test_following_a_stream_misses_nothing(tmp_path: Path, server: RedisSe
     await venue.close()
 
 
+async def test_a_reader_ends_whenever_it_is_cancelled(tmp_path: Path, server: RedisServer
+                                                      ) -> None:
+    async def follow(view: RedisView) -> None:
+        async for _ in view.follow_order_events():
+            raise AssertionError("nobody trades")
+
+    async with RedisView(server.url, "venue[7]:") as view:
+        for turns in range(60):
+            task = asyncio.ensure_future(follow(view))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=30)
+            assert done and task.cancelled()
+
+
 async def test_what_is_gone_is_told(tmp_path: Path, server: RedisServer) -> None:
     venue = await venue_of(tmp_path, server, stream_entries_max=1)
     store = venue.store()

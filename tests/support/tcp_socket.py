@@ -6,7 +6,7 @@ import socket
 
 from cython_core.soupbin import PacketReader
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class TcpSocket:

@@ -16,7 +16,7 @@ from cython_core.soupbin import (
     parse_login_accepted,
 )
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def enter(number: int, side: str = "B", quantity: int = 100, price: int = 1_000_000,

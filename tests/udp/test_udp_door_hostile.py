@@ -136,7 +136,7 @@ def test_a_flood_of_logins_holds_nobody_up(tmp_path_factory: pytest.TempPathFact
                 owner.send(enter(number))
                 owner.until(lambda data: data[0] >= 0x20 and data[18:20] != b"\0\0", WAIT_S)
                 worst_s = max(worst_s, time.monotonic() - began_s)
-            assert worst_s < WAIT_S / 2
+            assert worst_s < 10
             for stranger in flood:
                 stranger.socket.close()
             found = metrics_of(daemon)

@@ -17,7 +17,7 @@ PAGE = ROOT / "docs" / "udp.md"
 SESSION = "K7Q24X9TB0"
 NINE_THIRTY_NS = 34_200_000_000_000
 LATER_NS = NINE_THIRTY_NS + 10**9
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 ORDER = {"side": "B", "symbol": "AAPL", "time_in_force": "0", "display": "Y", "capacity": "P",
          "iso": "N", "cross_type": "N"}
