@@ -30,7 +30,13 @@ from bench import (
     rows_udp,
     servers,
 )
-from bench.conditions import conditions, stamp, warnings
+from bench.conditions import (
+    JITTER_SECONDS,
+    TINY_JITTER_SECONDS,
+    conditions,
+    stamp,
+    warnings,
+)
 from bench.measure import FULL, QUICK, TINY, Pace, Row, number, target_text
 from cython_core.build import BUILD_MODE
 
