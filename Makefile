@@ -134,7 +134,9 @@ build/.bench: build/.compiled $(shell find bench -name '*.pyx' -o -name '*.pxd')
 	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable '.[test]'
 	@touch $@
 
-.venv/.docs: pyproject.toml .venv/.run
+# The extra alone, without the package: pages need no compiled core.
+.venv/.docs: pyproject.toml | .venv/.made
 	@echo "matchd: installing what the documentation needs"
-	@CORE_BUILT=1 $(PIP) --no-build-isolation --editable '.[docs]'
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"] \
+	  ["optional-dependencies"]["docs"], sep="\n")' | xargs $(PIP)
 	@touch $@

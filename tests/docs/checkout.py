@@ -7,7 +7,6 @@ What is different from the reader's, and nothing else:
 - Ports are free ones: MATCHD_... variables have them, and 8000, 8001, 9001, 9002 and Redis' 6379
   are replaced by them in the text of a command.
 - curl says the status behind the answer (a `.curlrc`).
-- `pidof matchd` knows this checkout's venue alone.
 - A program that isn't installed (redis-cli, sqlite3, duckdb) is stood in for by
   tests/docs/programs.py.
 - A question ("empty it?") is answered with y.
@@ -73,7 +72,6 @@ class Checkout:
         named section__key."""
         self.environment |= {f"MATCHD_{key.upper()}": value for key, value in settings.items()}
         self.venue = self._spawn(command, self.log_path)
-        (self.folder / "venue.pid").write_text(str(self.venue.pid))
         self._until(lambda: set(_STARTED) <= {line.get("event") for line in self.log()})
         return self
 
@@ -158,8 +156,8 @@ class Checkout:
         self._program(".venv/bin/python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         make = shutil.which("make")
         self._program("bin/make", f'#!/bin/sh\nexec {make} --no-print-directory -o build "$@"\n')
-        for name in ("redis-cli", "sqlite3", "duckdb", "pidof"):
-            if name == "pidof" or shutil.which(name) is None:
+        for name in ("redis-cli", "sqlite3", "duckdb"):
+            if shutil.which(name) is None:
                 self._program(f"bin/{name}", f'#!/bin/sh\nexec {sys.executable} '
                                              f'{ROOT}/tests/docs/programs.py {name} "$@"\n')
 

@@ -14,7 +14,8 @@ import click
 from engine.cli import matchd
 from tests.support.daemon import ROOT
 
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+OUTSIDE = ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md", "bench/README.md")
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in OUTSIDE)])
 SHELL = ("sh", "console")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 _COMMENT = re.compile(r"\s{2,}# .*$")

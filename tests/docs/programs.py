@@ -3,7 +3,6 @@ the pages ask of it, with the libraries that the tests have. `programs.py NAME A
 
 import os
 import sys
-from pathlib import Path
 
 
 def redis_cli(*arguments: str) -> None:
@@ -35,18 +34,5 @@ def duckdb(option: str, statement: str) -> None:
     print(duckdb.sql(statement))
 
 
-def pidof(name: str) -> None:
-    """The processes of this name that the venue of this checkout consists of."""
-    session = Path("venue.pid").read_text("utf-8")
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            before, _, after = path.read_text("utf-8").rpartition(")")
-        except OSError:
-            continue
-        if before.partition("(")[2] == name and after.split()[3] == session:
-            print(path.parent.name)
-
-
 if __name__ == "__main__":
-    {"redis-cli": redis_cli, "sqlite3": sqlite3, "duckdb": duckdb,
-     "pidof": pidof}[sys.argv[1]](*sys.argv[2:])
+    {"redis-cli": redis_cli, "sqlite3": sqlite3, "duckdb": duckdb}[sys.argv[1]](*sys.argv[2:])
