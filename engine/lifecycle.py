@@ -27,6 +27,7 @@ from engine.config import Settings
 from engine.errors import ConfigError, EngineError
 from engine.feed.server import BESIDE_MAX
 from engine.journal.journal import Journal
+from engine.listen import HANDSHAKES_MAX
 from engine.stopping import Stop
 from engine.supervisor import Supervisor
 from engine.tasks import end_all
@@ -68,7 +69,7 @@ def run(settings: Settings) -> int:
     entry, feed = settings.config.order_entry, settings.config.feed
     # The gateway tells as many again that there is no room.
     _allow_files(entry.connections_max + feed.clients_max + BESIDE_MAX
-                 + 2 * settings.config.api.connections_max + FILES_BESIDE)
+                 + 2 * settings.config.api.connections_max + 3 * HANDSHAKES_MAX + FILES_BESIDE)
     supervisor = Supervisor(config.take_service_variables())
     hosts = supervisor.hosts()
     if hosts:

@@ -19,8 +19,6 @@ from engine.errors import ConfigError
 
 # Of TLS 1.2; those of 1.3 are all good.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-# Who does not finish a handshake by then is cut.
-HANDSHAKE_S = 10.0
 _CLIENTS = {"off": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
@@ -90,11 +88,6 @@ def certificate_of(transport: asyncio.BaseTransport) -> Certificate | None:
     subject: Any = (connection.getpeercert() or {}).get("subject", ())
     names = [value for part in subject for name, value in part if name == "commonName"]
     return Certificate(names[0] if len(names) == 1 else "", hashlib.sha256(raw).hexdigest())
-
-
-def server_options(context: ssl.SSLContext | None) -> dict[str, Any]:
-    """What a loop's `create_server` takes besides."""
-    return {} if context is None else {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_S}
 
 
 def _load(context: ssl.SSLContext, config: TlsConfig) -> None:

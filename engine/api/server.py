@@ -22,7 +22,7 @@ from engine.api.protocol import Connection, GoneError, limited
 from engine.api.route import ApiError, Reply
 from engine.config import ApiConfig
 from engine.errors import EngineError
-from engine.tls import server_options
+from engine.listen import listen
 
 # At the end, answers under way have so long to be read.
 SHUTDOWN_S = 2
@@ -67,9 +67,9 @@ class Server:
         server = uvicorn.Server(settings)
         server.lifespan = settings.lifespan_class(settings)
         try:
-            listener = await loop.create_server(
+            listener = await listen(
                 lambda: connection(settings, server.server_state, {}, loop),
-                config.host, config.port, backlog=1024, **server_options(self._tls))
+                config.host, config.port, 1024, self._tls)
         except OSError as error:
             raise EngineError(f"cannot listen on {config.host}:{config.port}: "
                               f"{error.strerror or error}", "api.host and api.port") from error

@@ -30,7 +30,7 @@ from engine.errors import EngineError
 from engine.feed.client import LINGER_S, Client
 from engine.feed.encode import ENCODINGS
 from engine.feed.stage import Feed
-from engine.tls import server_options
+from engine.listen import listen
 
 HEAD_MAX_BYTES = 16_384
 # A head must be there within this time, and another within it after an answer.
@@ -66,7 +66,7 @@ class Server:
         self.silent = _silent_logger()
         self._number = 0
         self._connections: set[asyncio.Transport] = set()
-        self._server: asyncio.Server | None = None
+        self._server: Any = None
         self._upkeep: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
 
@@ -75,9 +75,8 @@ class Server:
         config, loop = self.feed.config, asyncio.get_running_loop()
         self.feed.open()
         try:
-            self._server = await loop.create_server(lambda: Opening(self), config.host,
-                                                    config.port, backlog=4_096,
-                                                    **server_options(self._tls))
+            self._server = await listen(lambda: Opening(self), config.host, config.port, 4_096,
+                                        self._tls)
         except OSError as error:
             raise EngineError(f"cannot listen on {config.host}:{config.port}: "
                               f"{error.strerror or error}", "feed.host and feed.port") from error

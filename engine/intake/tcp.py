@@ -29,9 +29,10 @@ from engine.intake.registry import Registry
 from engine.intake.replay import StreamReader, join, replay
 from engine.intake.session import Session, Shell, State, Times
 from engine.intake.throttle import Guard
+from engine.listen import listen
 from engine.queues import TwoLaneQueue
 from engine.spare import SparePool
-from engine.tls import certificate_of, server_options
+from engine.tls import certificate_of
 
 # While a client is sent its past, at most this much waits for it in memory, and at most half of
 # what cuts a client: it goes live with these bytes unsent, and must have room for new ones.
@@ -310,7 +311,7 @@ class Door:
         self._silent: dict[Connection, None] = {}
         self._checked: dict[Connection, None] = {}
         self._empty = asyncio.Event()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Any] = []
 
     @property
     def connection_count(self) -> int:
@@ -326,16 +327,10 @@ class Door:
         """Start to listen, on the sockets that were handed over if there are any; returns the
         port. Raises EngineError when the address is not ours."""
         host, port = self._config.host, self._config.tcp_port
-        loop = asyncio.get_running_loop()
         try:
-            for listener in handed:
-                self._servers.append(await loop.create_server(
-                    lambda: Connection(self), sock=listener, backlog=BACKLOG,
-                    **server_options(self._tls)))
-            if not handed:
-                self._servers.append(await loop.create_server(
-                    lambda: Connection(self), host, port, backlog=BACKLOG,
-                    **server_options(self._tls)))
+            for listener in handed or (None,):
+                self._servers.append(await listen(
+                    lambda: Connection(self), host, port, BACKLOG, self._tls, listener))
         except OSError as error:
             raise EngineError(f"cannot listen on {host}:{port}: {error.strerror or error}",
                               "order_entry.host and order_entry.tcp_port") from error

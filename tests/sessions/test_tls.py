@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import http.client
 import json
@@ -19,6 +20,7 @@ import websockets
 from websockets.asyncio.client import connect
 
 from cython_core.soupbin import build_login
+from engine import listen
 from engine.accounts import Account, Certificate, load
 from engine.clients import FeedClient, HttpClient, LoginRejectedError, OrderEntryClient
 from engine.clients.errors import ConnectionLostError
@@ -293,3 +295,28 @@ def test_what_an_account_is_bound_to(tmp_path: Path) -> None:
     text = "\n".join(wrong.value.problems)
     assert text.count("account[1].addresses") == 2
     assert text.count("account[1].certificates") == 2
+
+
+async def test_handshakes_that_never_end_are_bounded(
+        start_venue: StartVenue, made: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listen, "HANDSHAKES_MAX", 5)
+    # So it is not the time-out that ends them.
+    monkeypatch.setattr(listen, "HANDSHAKE_S", 600.0)
+    venue = await start_venue(**settings_of(made))
+    tls = trusting(made.authority)
+    for port in (venue.port, venue.app.ports["feed"], venue.app.ports["api"]):
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        # A newcomer gets in all the same, at once.
+        _, writer = await asyncio.wait_for(
+            asyncio.open_connection("127.0.0.1", port, ssl=tls), 30)
+        for reader, _ in silent[:36]:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 30) == b""
+        for reader, _ in silent[36:]:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.read(), 0.05)
+        writer.close()
+        for _, stranger in silent:
+            stranger.close()
+    async with client_of(venue, tls=tls) as client:
+        await client.enter("AAPL", "B", 100, "10.00")
