@@ -30,7 +30,8 @@ ifeq ($(MODE),debug)
 export CORE_DEBUG := 1
 endif
 
-.PHONY: help build run test test-long check audit bench docs install uninstall deb debug clean
+.PHONY: help build run test test-long check audit bench bench-http soak profile docs install uninstall deb \
+  debug clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -62,6 +63,15 @@ audit: build .venv/.audit  ## known weaknesses of the packages in .venv, by pip-
 
 bench: build build/.bench .venv/.dev  ## measure, each figure beside its anchor (bench/README.md)
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-http: build build/.bench .venv/.dev  ## health checks and orders of 1, 10, 50 users over HTTP (ARGS="--url URL")
+	@$(BIN)/python -m bench.http $(ARGS)
+
+soak: build build/.bench .venv/.dev  ## minutes of orders, and a report (ARGS="--minutes N --rate R")
+	@$(BIN)/python -m bench.soak $(ARGS)
+
+profile: build build/.bench .venv/.dev  ## a flame graph of the daemon under load (ARGS="orders --seconds 10")
+	@$(BIN)/python -m bench.profile $(ARGS)
 
 docs: .venv/.docs  ## build the documentation into build/site (open build/site/index.html)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

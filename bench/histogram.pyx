@@ -62,11 +62,12 @@ cdef class Histogram:
         return self.buckets.value_max
 
     def summary(self):
-        """Count, mean, p50, p90, p99, p99.9 and max as a dictionary, times in ns."""
+        """Count, mean, p50, p90, p95, p99, p99.9 and max as a dictionary, times in ns."""
         count = self.buckets.count
         return {
             "count": count, "mean_ns": self.buckets.value_sum // count if count else 0,
             "p50_ns": self.percentile(50), "p90_ns": self.percentile(90),
-            "p99_ns": self.percentile(99), "p99.9_ns": self.percentile(99.9),
+            "p95_ns": self.percentile(95), "p99_ns": self.percentile(99),
+            "p99.9_ns": self.percentile(99.9),
             "max_ns": self.buckets.value_max,
         }

@@ -2,9 +2,10 @@
 
 A job: {"host", "port", "credentials": [[user, password]], "symbols": [..], "cpu": core or null,
 "options": {..of LoadGenerator}, "phases": [{"kind": .., ..}], "finish": true, "server_pid": process
-or 0}. A phase's kind is a method of LoadGenerator (closed_loop, open_loop, round_trips, fill,
-settle); the rest are its arguments. The answer is {"phases": [..], "finish": ..}, each phase with
-the processor time that the server took in it, warm-up included, or {"wrong": text}.
+or 0, "stream": false}. A phase's kind is a method of LoadGenerator (closed_loop, open_loop,
+round_trips, fill, settle); the rest are its arguments. The answer is {"phases": [..],
+"finish": ..}, each phase with the processor time that the server took in it, warm-up included, or
+{"wrong": text}. With "stream", each phase has a line of its own, {"phase": ..}, when it is over.
 """
 
 import json
@@ -30,7 +31,21 @@ def run_phase(generator: LoadGenerator, phase: dict[str, Any], server_pid: int =
         figures["server_cpu_seconds"] = cpu_seconds(server_pid) - before
     if figures and "windows" in figures:
         figures["windows"] = [window.sparse() for window in figures["windows"]]
+    if figures and "histogram" in figures:
+        figures["histogram"] = figures["histogram"].sparse()
     return figures
+
+
+def run_phases(generator: LoadGenerator, job: dict[str, Any]) -> list[Any]:
+    """Run the phases one after the other; those that are told at once are not kept."""
+    found = []
+    for phase in job["phases"]:
+        figures = run_phase(generator, phase, job.get("server_pid", 0))
+        if job.get("stream"):
+            print(json.dumps({"phase": figures}), flush=True)
+        else:
+            found.append(figures)
+    return found
 
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
@@ -41,8 +56,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
                               **job.get("options", {}))
     try:
         generator.connect()
-        phases = [run_phase(generator, phase, job.get("server_pid", 0))
-                  for phase in job["phases"]]
+        phases = run_phases(generator, job)
         finish = generator.finish() if job.get("finish", True) else None
     except WrongAnswer as wrong:
         return {"wrong": str(wrong)}

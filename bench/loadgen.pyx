@@ -111,6 +111,8 @@ cdef class LoadGenerator:
     cdef Buckets *buckets           # where latencies go now
     cdef Buckets *windows           # one histogram for each window of a run
     cdef uint32_t windows_used
+    cdef uint64_t orders_before     # answered in phases that are over
+    cdef uint64_t cancels_before
     cdef list first_numbers
     cdef readonly list credentials
     cdef readonly str host
@@ -271,11 +273,12 @@ cdef class LoadGenerator:
         self.settle()
         return {"resting": self.resting, "seconds": (clock_ns() - started) / 1e9}
 
-    def open_loop(self, per_second, seconds, *, resting=1000, busy=True):
+    def open_loop(self, per_second, seconds, *, resting=1000, busy=True, histogram=False):
         """Send `per_second` messages for `seconds`, spread evenly over time and links.
 
         Latency counts from the intended send time. Returns the figures; `unanswered` says how
         many messages were out at the end (they are waited for and counted in the latencies).
+        `histogram`: also all latencies (`histogram` in the answer).
         """
         cdef Plan plan = plan_of(PLAN_NOTHING, busy, 0, resting)
         self.settle()
@@ -288,7 +291,7 @@ cdef class LoadGenerator:
         self.settle()
         figures.update(offered_per_second=per_second, sent=sent, unanswered=sent - answered,
                        latency=self._latency(0).summary())
-        return figures
+        return figures | {"histogram": self._latency(0)} if histogram else figures
 
     def settle(self):
         """Wait until every message that needs an answer has one. Raises WrongAnswer when one is
@@ -306,14 +309,16 @@ cdef class LoadGenerator:
 
         Every resting order must be canceled with what we think is open; takers and makers must
         have traded the same; the server's next number must be one past what we counted.
-        Returns the sums. Raises WrongAnswer.
+        Returns the sums of all phases. Raises WrongAnswer.
         """
         self.settle()
         if not self.echo:
             self._mass_cancel()
             self._compare_sums()
             self._compare_numbers()
-        return {"fills": self.tally.fills, "taker_lots": self.tally.taker_lots}
+        return {"fills": self.tally.fills, "taker_lots": self.tally.taker_lots,
+                "orders": self.orders_before + self.tally.orders,
+                "cancels": self.cancels_before + self.tally.cancels}
 
     # -- queries -----------------------------------------------------------------------------
 
@@ -380,6 +385,8 @@ cdef class LoadGenerator:
     cdef int _reset(self, windows) except -1:
         """Zero the counts that a phase reports; the sums of trades go on to `finish`."""
         cdef uint32_t index
+        self.orders_before += self.tally.orders
+        self.cancels_before += self.tally.cancels
         self.tally.orders = self.tally.cancels = self.tally.cancels_void = 0
         for index in range(self.link_count):
             if self.links[index].udp != NULL:

@@ -2,10 +2,12 @@
 
 A job: {"host", "port", "cpu": core or null, "connections", "seconds", "warmup_seconds", "kind":
 "orders" | "health", "client_ids": bool, "token": text or "", "signer": null | {"key", "secret"},
-"any_answer": bool, "server_pid": process or 0}. The answer is {"figures": ..} or {"wrong": text}.
+"any_answer": bool, "server_pid": process or 0, "order": {..}, "sides": [..], "tolerant": bool}.
+The answer is {"figures": ..} or {"wrong": text}.
 
 Orders buy and sell one lot at one price in turn: every other one trades with the one before, so
-the book stays small however long a run is.
+the book stays small however long a run is. `order` changes fields of them, `sides` their sides.
+"tolerant" counts what went wrong; otherwise the first wrong answer ends the run.
 """
 
 import hashlib
@@ -24,10 +26,10 @@ PRICE = "10000.00"
 SIGNED_PER_SECOND = 40_000
 
 
-def body(side: str, client_id: str) -> bytes:
+def body(side: str, client_id: str, changes: dict[str, str] | None = None) -> bytes:
     """The order, with a client order id if there is one."""
     order = {"symbol": SYMBOL, "order_type": "limit", "side": side, "quantity": "1",
-             "price": PRICE, "time_in_force": "gtc"}
+             "price": PRICE, "time_in_force": "gtc"} | (changes or {})
     if client_id:
         order["client_order_id"] = client_id
     return json.dumps(order).encode()
@@ -60,7 +62,8 @@ def order_requests(job: dict[str, Any]) -> list[bytes]:
                 for content in bodies]
     client_id = f"{run_id}-{COUNTER.decode()}" if job.get("client_ids") else ""
     token = f"Authorization: Bearer {job['token']}\r\n" if job.get("token") else ""
-    return [request("POST", "/v1/orders", body(side, client_id), token) for side in sides]
+    return [request("POST", "/v1/orders", body(side, client_id, job.get("order")), token)
+            for side in job.get("sides", sides)]
 
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     load = HttpLoad(job["host"], job["port"], job["connections"], requests,
                     expect=201 if orders else 200, once=bool(job.get("signer")),
                     ids_after=b'"order_id":"' if checks else b"",
-                    server_pid=job.get("server_pid", 0))
+                    server_pid=job.get("server_pid", 0), tolerant=job.get("tolerant", False))
     try:
         load.connect()
         return {"figures": load.run(job["seconds"], warmup_seconds=job["warmup_seconds"])}

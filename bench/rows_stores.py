@@ -107,7 +107,7 @@ def dead_store(pace: Pace) -> list[Row]:
 
 
 @contextlib.contextmanager
-def _store(name: str) -> Iterator[dict[str, dict[str, Any]]]:
+def store_settings(name: str) -> Iterator[dict[str, dict[str, Any]]]:
     """The settings of a venue with this store alone; its server runs as it comes."""
     if name == "sqlite":
         yield {"sqlite": {"enabled": True}}
@@ -127,6 +127,20 @@ def _store(name: str) -> Iterator[dict[str, dict[str, Any]]]:
             postgres.close()
 
 
+def matchd(server: Server, *words: str) -> dict[str, Any]:
+    """The JSON that a command of matchd says about this daemon's files, whatever its exit code.
+    Raises RuntimeError when it says none."""
+    folder = server.directory
+    done = subprocess.run(
+        [sys.executable, "-m", "engine", *words, "--json", "--config",
+         str(folder / "matchd.toml"), "--data-dir", str(folder / "data")],
+        cwd=ROOT, text=True, capture_output=True, check=False)
+    if not done.stdout:
+        raise RuntimeError(done.stderr[-2_000:])
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
 def _health(server: Server, name: str) -> dict[str, Any]:
     url = f"http://127.0.0.1:{server.api_port}/health"
     with urllib.request.urlopen(url, timeout=30) as answer:
@@ -135,7 +149,7 @@ def _health(server: Server, name: str) -> dict[str, Any]:
     return part | {"venue_seq": report["seq"]}
 
 
-def _caught_up(server: Server, name: str) -> float:
+def caught_up(server: Server, name: str) -> float:
     """Seconds until the store has everything. Raises RuntimeError when it does not get there."""
     start = time.monotonic()
     while time.monotonic() - start < CATCH_UP_SECONDS:
@@ -152,7 +166,7 @@ def _load(server: Server, name: str, rate: float, seconds: float) -> dict[str, A
     run = drive(server, [{"kind": "open_loop", "per_second": rate, "seconds": seconds}],
                 orders_max=ORDERS_MAX)[0]
     part = _health(server, name)
-    behind = _caught_up(server, name)
+    behind = caught_up(server, name)
     return {"rate": rate, "per_second": run["per_second"], "messages": run["messages"],
             "p99_us": p99_us(run), "lag_events": part["lag_events"], "lag_ms": part["lag_ms"],
             "carried": run["per_second"] >= CARRIED_SHARE * rate,
@@ -162,7 +176,7 @@ def _load(server: Server, name: str, rate: float, seconds: float) -> dict[str, A
 
 def _highest(server: Server, name: str, pace: Pace) -> list[dict[str, Any]]:
     """One rate after the other until the store does not follow, or the venue does not."""
-    _caught_up(server, name)
+    caught_up(server, name)
     tried = []
     for rate in RATES if pace.seconds > 0.3 else RATES[:1]:
         tried.append(_load(server, name, rate, pace.seconds))
@@ -195,29 +209,19 @@ class _Check:
         """Raises RuntimeError when something is lost or twice."""
         self.look()
         if self._name == "redis":
-            wanted = self._ask("journal", "stats")["events_by_kind"].get("fill", 0)
+            wanted = matchd(self._server, "journal", "stats")["events_by_kind"].get("fill", 0)
             if self._trades != wanted:
                 raise RuntimeError(f"{self._trades} trades in Redis, {wanted} in the journal")
             return {"trades": self._trades}
-        report = self._ask("store", "verify", self._name)
+        report = matchd(self._server, "store", "verify", self._name)
         if not report["good"]:
             raise RuntimeError(f"{self._name} is not what the journal says: {report}")
         return {"rows": report["rows"], "different": report["different"]}
 
-    def _ask(self, *words: str) -> dict[str, Any]:
-        folder = self._server.directory
-        done = subprocess.run(
-            [sys.executable, "-m", "engine", *words, "--json", "--config",
-             str(folder / "matchd.toml"), "--data-dir", str(folder / "data")],
-            cwd=ROOT, text=True, capture_output=True, check=False)
-        if not done.stdout:
-            raise RuntimeError(done.stderr[-2_000:])
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
 
 
 def _sustained(name: str, pace: Pace) -> Row:
-    with _store(name) as settings, daemon("commit", settings=settings) as server:
+    with store_settings(name) as settings, daemon("commit", settings=settings) as server:
         check = _Check(server, name, settings[name].get("url", ""))
         tried = _highest(server, name, pace)
         check.look()

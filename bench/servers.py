@@ -6,6 +6,7 @@ say which, so that nobody can take it between the question and the answer.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -34,6 +35,8 @@ PORTS_TRIED = 10
 PASSWORD = "BENCH"
 # An account beside the numbered ones, for what only administrators may ask.
 ADMIN = "ADMIN"
+# prctl(PR_SET_PTRACER): who may look into this process; -1 is everybody who is the same user.
+PR_SET_PTRACER = 0x59616D61
 # Whether servers, ours and the anchors, are kept off the load generator's core.
 PINNED = True
 
@@ -117,12 +120,14 @@ def log_lines(*events: str) -> Ports:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], directory: Path, ports: Ports) -> Iterator[
-        tuple[Server, list[int]]]:
-    """Start a process and wait until it says its ports. Stops it by SIGTERM."""
+def _running(command: Sequence[str], directory: Path, ports: Ports, *,
+             traced: bool = False) -> Iterator[tuple[Server, list[int]]]:
+    """Start a process and wait until it says its ports. Stops it by SIGTERM. With `traced` a
+    profiler that is not its parent may look into it."""
     path = directory / "log"
     with path.open("w") as log:
-        process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=log, stderr=log,
+                                   preexec_fn=_allow_tracing if traced else None)
     try:
         if PINNED:
             os.sched_setaffinity(process.pid, server_cores())
@@ -130,6 +135,15 @@ def _running(command: Sequence[str], directory: Path, ports: Ports) -> Iterator[
         yield Server(process, found[0], directory), found
     finally:
         _stop(process)
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _allow_tracing() -> None:
+    """Where only a parent may trace (yama), allow it to all processes of this user. A kernel
+    without that rule says no, and needs no leave."""
+    _libc.prctl(PR_SET_PTRACER, ctypes.c_ulong(-1 & 0xFFFFFFFFFFFFFFFF), 0, 0, 0)
 
 
 def _wait_for_ports(process: subprocess.Popen[str], log: Path, ports: Ports) -> list[int]:
@@ -199,9 +213,10 @@ def _ready_on(port: int) -> Ports:
 
 @contextlib.contextmanager
 def daemon(sync: str, *, accounts: int = 1, instruments: int = 1, udp: bool = False,
-           settings: dict[str, dict[str, Any]] | None = None) -> Iterator[Server]:
+           settings: dict[str, dict[str, Any]] | None = None,
+           traced: bool = False) -> Iterator[Server]:
     """The daemon with a generated configuration, without stores; with order entry over UDP too,
-    if asked. `settings` adds keys to its sections."""
+    if asked. `settings` adds keys to its sections; `traced` as for a profiler."""
     with work_directory() as directory:
         config: dict[str, dict[str, Any]] = {
             "venue": {"data_dir": str(directory / "data")},
@@ -217,7 +232,8 @@ def daemon(sync: str, *, accounts: int = 1, instruments: int = 1, udp: bool = Fa
         command = [sys.executable, "-m", "engine", "run", "--config",
                    str(directory / "matchd.toml"), "--data-dir", str(directory / "data")]
         events = ["listening", "feed listening", "api listening"] + ["udp listening"] * udp
-        with _running(command, directory, log_lines(*events)) as (server, ports):
+        with _running(command, directory, log_lines(*events),
+                      traced=traced) as (server, ports):
             _, server.feed_port, server.api_port, *others = ports
             server.udp_port = others[0] if others else 0
             yield server

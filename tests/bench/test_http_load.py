@@ -157,3 +157,53 @@ def test_signed_orders_carry_what_the_venue_checks() -> None:
     assert headers["X-MATCHD-KEY"] == "k1"
     assert int(headers["Content-Length"]) == len(body)
     assert json.loads(body)["side"] == "sell"
+
+
+def tolerant(server: FakeHttp, **options: object) -> HttpLoad:
+    return load(server, [ORDER], tolerant=True, **options)
+
+
+def test_a_tolerant_run_counts_other_statuses(served: Callable[..., FakeHttp]) -> None:
+    def sometimes(number: int, _: bytes) -> bytes:
+        return answer(b"{}", "503 Service Unavailable") if number % 4 == 0 else honest(number, _)
+    figures = tolerant(served(sometimes)).run(0.3)
+    assert figures["statuses"].keys() == {201, 503}
+    assert figures["errors"] == figures["statuses"][503]
+    assert figures["error_rate"] == figures["errors"] / sum(figures["statuses"].values())
+    assert 0.1 < figures["error_rate"] < 0.4
+
+
+def test_a_tolerant_run_goes_on_over_new_connections(served: Callable[..., FakeHttp]) -> None:
+    def hangs_up(number: int, _: bytes) -> bytes:
+        return hang_up(number, _) if number % 10 == 5 else honest(number, _)
+    figures = tolerant(served(hangs_up)).run(0.5)
+    assert figures["lost"] == figures["errors"] > 1
+    assert figures["statuses"][201] > figures["lost"]
+
+
+def test_a_tolerant_run_counts_what_nobody_can_read(served: Callable[..., FakeHttp]) -> None:
+    figures = tolerant(served(lambda number, _: answer(b"{}", length=b"99999"))).run(0.3)
+    assert figures["requests"] == 0
+    assert figures["errors"] == figures["lost"] > 0
+    assert figures["error_rate"] == 1.0
+
+
+def test_a_tolerant_run_counts_what_is_never_answered(served: Callable[..., FakeHttp]) -> None:
+    figures = tolerant(served(lambda number, _: b""), settle_seconds=0.1).run(0.2)
+    assert (figures["requests"], figures["lost"], figures["errors"]) == (0, 4, 4)
+
+
+def test_a_tolerant_run_counts_connections_that_are_refused(
+        served: Callable[..., FakeHttp]) -> None:
+    server = served(hang_up)
+    generator = tolerant(server)
+    server.listener.close()
+    figures = generator.run(0.3)
+    assert figures["requests"] == 0
+    assert figures["refused"] > 0
+    assert figures["errors"] == figures["lost"] + figures["refused"]
+
+
+def test_not_even_a_tolerant_run_takes_an_order_twice(served: Callable[..., FakeHttp]) -> None:
+    with pytest.raises(WrongAnswer, match="came twice"):
+        tolerant(served(lambda number, _: honest(7, _))).run(5)

@@ -10,7 +10,10 @@ NOT_RUN = {
     "make test": "runs these tests",
     "make check": "part of .ci/run",
     "make debug": "compiles for minutes",
-    "make bench": "measures for half an hour; tests/bench/test_benches_run.py runs its rows",
+    "make bench": "measures for half an hour; tests/bench/test_benches_run.py runs its rows "
+                  "(`make bench-http`: tests/bench/test_bench_http.py)",
+    "make soak": "takes minutes; tests/bench/test_bench_soak.py runs a short one",
+    "make profile": "needs leave to look at processes; tests/bench/test_bench_profile.py runs it",
     "make deb": "takes minutes; tests/service/test_package.py builds and installs it",
     "sudo ": "changes the machine; tests/service/test_package.py installs into a folder",
     ".venv/bin/matchd top": "needs a terminal: tests/top/test_top_terminal.py drives it in one",
