@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ class Checkout:
         self.ports = {door: free_port() for door in _DOORS} | {6379: redis_port or 6379}
         self.environment = self._environment()
         self._running: list[subprocess.Popen[bytes]] = []
+        # Commands without an end, and the files of their output.
+        self.heard: list[tuple[subprocess.Popen[bytes], Path]] = []
         self.venue: subprocess.Popen[bytes] | None = None
         self._lay_out()
 
@@ -104,12 +107,20 @@ class Checkout:
         if command == "make run":
             self.start()
             return Ran(0, "", "")
-        path = self.folder / f"output-{len(self._running)}"
-        process = self._spawn(command.removesuffix("&"), path)
-        # It says something only when something happens: that it goes on is all there is to see.
-        time.sleep(0.5)
-        code = process.poll()
-        return Ran(code or 0, path.read_text("utf-8"), "")
+        path = self.folder / f"output-{len(self.heard)}"
+        self.heard.append((self._spawn(command.removesuffix("&"), path), path))
+        return Ran(0, "", "")
+
+    def await_output(self, nudge: Callable[[], object] = lambda: time.sleep(0.02)) -> list[str]:
+        """What each command without an end has said, once it said something; until then `nudge`
+        gives it reasons. Raises RuntimeError for one that ended, or stays silent."""
+        deadline_s = time.monotonic() + WAIT_S
+        for process, path in self.heard:
+            while not path.stat().st_size:
+                if process.poll() is not None or time.monotonic() > deadline_s:
+                    raise RuntimeError(f"{process.args!r} ended or said nothing")
+                nudge()
+        return [path.read_text("utf-8") for _, path in self.heard]
 
     def _spawn(self, command: str, output: Path) -> subprocess.Popen[bytes]:
         with output.open("wb") as file:

@@ -73,7 +73,7 @@ def walk(page: str, checkout: Checkout) -> int:
 
 
 def run_all(lines: list[str], checkout: Checkout) -> None:
-    """Run commands of the prose, which have to succeed."""
+    """Run commands, which have to succeed."""
     assert lines
     for line in lines:
         ran = checkout.run(line)
@@ -108,6 +108,8 @@ def test_the_commands_of_a_page_that_trades_run(
         checkout.start()
         admin(checkout)
     assert walk(page, checkout) > 8
+    if page == "README.md":
+        assert "executed #1" in "".join(checkout.await_output())
 
 
 def test_the_commands_of_the_other_pages_and_of_the_prose_run(
@@ -116,13 +118,17 @@ def test_the_commands_of_the_other_pages_and_of_the_prose_run(
     # It is its own peer, for the page about peers.
     checkout.start(peers__urls=f"east=http://127.0.0.1:{checkout.ports[8000]}")
     admin(checkout)
-    for line in ("submit MAKER1 sell BTC-USDT 0.5 60000 --password demo",
-                 "submit TAKER1 buy BTC-USDT 0.2 60000 --password demo"):
-        assert checkout.run(f"matchd {line}").code == 0
+
+    def trade() -> None:
+        run_all(["matchd submit MAKER1 sell BTC-USDT 0.5 60000 --password demo",
+                 "matchd submit TAKER1 buy BTC-USDT 0.2 60000 --password demo"], checkout)
+
+    trade()
     for page in OTHERS:
         assert walk(page, checkout)
     checkout.environment["MATCHD_PASSWORD"] = "demo"
     run_all([line for line in PROSE if not SERVERS.match(line)], checkout)
+    assert "60000.00" in "".join(checkout.await_output(trade))
 
 
 def test_the_commands_of_the_pages_about_stores_run(
