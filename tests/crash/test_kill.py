@@ -23,7 +23,7 @@ WAIT_S = 60.0
 ACCOUNTS = ("MAKER1", "TAKER1")
 SYMBOLS = ("AAPL", "MSFT")
 # A round is one venue that is killed so many times.
-KILLS, ROUNDS, ROUNDS_LONG = 25, 1, 20
+KILLS, KILLS_LONG, ROUNDS, ROUNDS_LONG = 15, 25, 1, 20
 # Small files and many snapshots, so that kills hit their changes too.
 SETTINGS = {"journal__snapshot_events": 2_000, "journal__segment_bytes": 2**19,
             "journal__first_segment_bytes": 2**18}
@@ -170,10 +170,10 @@ async def load_and_kill(daemon: Daemon, streams: list[Stream], chance: random.Ra
     await asyncio.gather(*clients)
 
 
-async def kill_again_and_again(daemon: Daemon, chance: random.Random) -> None:
+async def kill_again_and_again(daemon: Daemon, chance: random.Random, kills: int) -> None:
     """One round."""
     streams = [Stream() for _ in ACCOUNTS]
-    for kill in range(KILLS):
+    for kill in range(kills):
         if chance.random() < 0.2:
             # Now and then it is killed while it starts.
             daemon.spawn()
@@ -199,4 +199,5 @@ async def test_nothing_told_is_lost_when_the_daemon_is_killed(
         # Every third round syncs at intervals: a kill loses nothing that was written.
         sync = "interval" if number % 3 == 2 else "commit"
         daemon = make_daemon(f"venue{number}", journal__sync=sync, **SETTINGS)
-        await kill_again_and_again(daemon, random.Random(20_261_121 + number))
+        await kill_again_and_again(daemon, random.Random(20_261_121 + number),
+                                   KILLS_LONG if long_profile else KILLS)

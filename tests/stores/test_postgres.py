@@ -40,6 +40,8 @@ from tests.stores.postgres_flow import (
 from tests.support.postgres import PostgresServer, ScratchDatabase, installed, run_sql
 
 LOG = days_log()
+# For what is done again and again.
+FEW = (1, 400)
 END = last_seq(LOG[-1])
 
 
@@ -196,17 +198,18 @@ class CrashingConnection:
 
 @pytest.mark.parametrize("statements", range(32))
 async def test_midnight_interrupted_at_any_statement(store, postgres_database, statements):
-    days = list(days_of(LOG).values())
-    evening = next(index for index, batch in enumerate(LOG) if last_seq(batch) >= days[1])
-    await store.open(at(END))
-    await write_all(store, LOG[:evening - 10])
-    seq = last_seq(LOG[evening - 11])
+    log = days_log(*FEW)
+    days = list(days_of(log).values())
+    evening = next(index for index, batch in enumerate(log) if last_seq(batch) >= days[1])
+    await store.open(at(last_seq(log[-1])))
+    await write_all(store, log[:evening - 10])
+    seq = last_seq(log[evening - 11])
     store._writer = CrashingConnection(store._writer, statements)
     with contextlib.suppress(StoreDown):
-        await write_all(store, [joined(LOG[evening - 10:evening + 10])], seq)
+        await write_all(store, [joined(log[evening - 10:evening + 10])], seq)
         assert statements > 15
-    await SmallFollower(store, LOG).run()
-    assert_tables(postgres_database, days_model(), END)
+    await SmallFollower(store, log).run()
+    assert_tables(postgres_database, days_model(*FEW), last_seq(log[-1]))
     rows = postgres_database.sql("select first_seq from store_days order by day")
     assert [row["first_seq"] for row in rows] == days
 
