@@ -24,3 +24,11 @@ NOT_RUN = {
     "systemctl restart grafana-server": "the same",
     "tshark ": "needs a capture; tests/codecs makes some and hands them to it",
 }
+
+# Commands of `matchd` in code spans. All others that are whole are run, but for the examples of
+# docs/commands.md, which tests/house/test_commands_page.py has the parser read.
+SPANS_NOT_RUN = {
+    "matchd run": "has no end; every venue of these tests is started by it",
+    "matchd top": "needs a terminal: tests/top/test_top_terminal.py drives it in one",
+    "matchd journal repair": "cuts the log; tests/house/test_cli_venue.py does it",
+}

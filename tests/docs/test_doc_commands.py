@@ -11,7 +11,7 @@ import pytest
 
 from tests.docs import pages
 from tests.docs.checkout import Checkout
-from tests.docs.not_run import NOT_RUN
+from tests.docs.not_run import NOT_RUN, SPANS_NOT_RUN
 from tests.support.daemon import ROOT
 from tests.support.postgres import ScratchDatabase
 from tests.support.redis import RedisServer
@@ -26,12 +26,11 @@ FRESH = ("README.md", "docs/quick-start.md", "docs/http.md")
 OF_STORES = ("docs/stores.md", "docs/redis-orders.md")
 OTHERS = sorted({command.page for command in RUN} - {*FRESH, *OF_STORES})
 
-# Commands in code spans that are not meant to be typed like that: these need a terminal, or an
-# operator's decision.
-SPANS_NOT_RUN = ("matchd run", "matchd top", "matchd journal repair")
-# The others, where they are whole: with every argument they need, and none that stands for another.
-PROSE = sorted({span for path in pages.PAGES for span in pages.spans(path.read_text("utf-8"))
-                if re.match(r"(matchd|sqlite3) [^\s-]", span)
+SPANS = {span for path in pages.PAGES if path.name != "commands.md"
+         for span in pages.spans(path.read_text("utf-8"))}
+# Commands in the prose that are whole: with every argument they need, and none that stands for
+# another.
+PROSE = sorted({span for span in SPANS if re.match(r"(matchd|sqlite3) [^\s-]", span)
                 and not re.search(r" [A-Z]+\b(?!-)", span)
                 and span not in SPANS_NOT_RUN and pages.is_whole(span)}
                - {command.text.removeprefix(".venv/bin/") for command in RUN})
@@ -98,6 +97,12 @@ def make_checkout(tmp_path: Path) -> Iterator[Callable[..., Checkout]]:
     yield make
     for checkout in made:
         checkout.close()
+
+
+def test_no_span_of_the_list_is_stale() -> None:
+    assert SPANS_NOT_RUN.keys() <= SPANS
+    for name in re.findall(r"[\w.]+/[\w./-]+\.py", " ".join(SPANS_NOT_RUN.values())):
+        assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize("page", FRESH)
