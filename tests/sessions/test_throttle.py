@@ -339,3 +339,23 @@ async def test_logins_all_at_once_hold_up_nobody_who_is_known(
     again.send(enter(1))
     assert (await again.message())["type"] == "A"
     assert set(await asyncio.gather(*flood)) == {REFUSED}
+
+
+async def test_who_waits_too_long_for_an_answer_is_gone_unchecked(
+        start_venue: StartVenue) -> None:
+    venue = await start_venue(order_entry__login_timeout_ms=400, order_entry__heartbeat_ms=100)
+    door = venue.app.door
+    # Nobody's turn comes while these are taken.
+    for _ in range(2):
+        await door.passwords.turns.take()
+    wires = [await Wire.open(venue.port) for _ in range(50)]
+    for number, wire in enumerate(wires):
+        wire.send(build_login(f"U{number}", "guess"))
+    for wire in wires:
+        assert await wire.closed()
+    for _ in range(2):
+        door.passwords.turns.give()
+    # None of them was looked at any more.
+    assert len(door.guard) == 0 and door.connection_count == 0
+    again = await Wire.logged_in(venue.port, "MAKER1")
+    await again.close()
