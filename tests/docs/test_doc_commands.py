@@ -4,6 +4,7 @@ parser and named with a reason (tests/docs/not_run.py)."""
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.support.daemon import ROOT
 from tests.support.postgres import ScratchDatabase
 from tests.support.redis import RedisServer
 
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 COMMANDS = list(pages.all_commands())
 # The README's line that starts a venue with both servers.
 WITH_STORES = next(command for command in COMMANDS if command.text.startswith("MATCHD_POSTGRES"))
