@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -67,11 +67,13 @@ class Stream:
 
 
 class Load:
-    """One account's client: sends at random, notes what it is told."""
+    """One account's client: sends at random, with pauses of these, notes what it is told."""
 
-    def __init__(self, stream: Stream, chance: random.Random) -> None:
+    def __init__(self, stream: Stream, chance: random.Random,
+                 pauses_s: Sequence[float] = (0, 0, 0.001, 0.003)) -> None:
         self.stream = stream
         self._chance = chance
+        self._pauses_s = pauses_s
         self._number = stream.last_number
 
     async def run(self, port: int, name: str) -> None:
@@ -95,7 +97,7 @@ class Load:
         while True:
             wire.send(*(self._order() for _ in range(self._chance.randint(1, 40))))
             await wire.writer.drain()
-            await asyncio.sleep(self._chance.choice((0, 0, 0.001, 0.003)))
+            await asyncio.sleep(self._chance.choice(self._pauses_s))
 
     def _order(self) -> bytes:
         chance = self._chance
