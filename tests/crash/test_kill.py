@@ -27,6 +27,8 @@ KILLS, KILLS_LONG, ROUNDS, ROUNDS_LONG = 15, 25, 1, 20
 # Small files and many snapshots, so that kills hit their changes too.
 SETTINGS = {"journal__snapshot_events": 2_000, "journal__segment_bytes": 2**19,
             "journal__first_segment_bytes": 2**18}
+# For loads whose every row is compared in the end.
+GENTLE_S = (0.005, 0.01)
 
 
 class Stream:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.crash.test_kill import ACCOUNTS, Load, Stream
+from tests.crash.test_kill import ACCOUNTS, GENTLE_S, Load, Stream
 from tests.stores.test_stores_daemon import wait_for
 from tests.support.daemon import Daemon
 from tests.support.postgres import ScratchDatabase
@@ -40,10 +40,13 @@ def verified(daemon: Daemon, name: str, from_seq: int) -> dict[str, int]:
 
 
 @asynccontextmanager
-async def trading(daemon: Daemon, streams: list[Stream]) -> AsyncIterator[None]:
-    """Clients that trade as fast as they can, until the daemon is stopped."""
-    clients = [asyncio.create_task(Load(stream, random.Random(number)).run(daemon.port, name))
-               for number, (stream, name) in enumerate(zip(streams, ACCOUNTS, strict=True))]
+async def trading(daemon: Daemon, streams: list[Stream],
+                  pauses_s: Sequence[float] = (0, 0, 0.001, 0.003)) -> AsyncIterator[None]:
+    """Clients that trade until the daemon is stopped."""
+    loads = [Load(stream, random.Random(number), pauses_s)
+             for number, stream in enumerate(streams)]
+    clients = [asyncio.create_task(load.run(daemon.port, name))
+               for load, name in zip(loads, ACCOUNTS, strict=True)]
     try:
         yield
     finally:
@@ -81,7 +84,7 @@ async def test_stores_begin_late_and_are_rebuilt(make_daemon: MakeDaemon,
     assert {row["from_seq"] for row in answer(daemon, "status")["stores"].values()} == {oldest}
     # They go on beside a venue that trades, and are emptied and filled there.
     daemon.start()
-    async with trading(daemon, streams):
+    async with trading(daemon, streams, GENTLE_S):
         for name in NAMES:
             done = await asyncio.to_thread(answer, daemon, "rebuild", name, "--yes")
             assert done["first_seq"] >= oldest

@@ -13,13 +13,13 @@ import pytest
 from cython_core.event import EventBatch
 from engine.journal.reader import events_since
 from engine.journal.storage import FileStorage
-from tests.crash.test_kill import ACCOUNTS, Load, Stream
+from tests.crash.test_kill import ACCOUNTS, GENTLE_S, Load, Stream
 from tests.stores.rows_model import TABLES, model_of
 from tests.support.daemon import Daemon
 from tests.support.postgres import PostgresServer, ScratchDatabase, installed
 
 KILLS, KILLS_LONG = 6, 100
-WAIT_S = 60.0
+WAIT_S = 120.0
 # Small transactions and segments, a queue that overflows, short patience.
 SETTINGS = {"postgres__max_batch_size": 300, "postgres__batch_interval_ms": 5,
             "postgres__pool_min_size": 1, "postgres__pool_max_size": 3,
@@ -85,7 +85,7 @@ async def test_daemon_and_server_killed_in_turn(
     for kill in range(KILLS_LONG if long_profile else KILLS):
         daemon.start()
         told, at = [len(stream.told) for stream in streams], position(scratch)
-        clients = [asyncio.create_task(Load(stream, chance).run(daemon.port, name))
+        clients = [asyncio.create_task(Load(stream, chance, GENTLE_S).run(daemon.port, name))
                    for stream, name in zip(streams, ACCOUNTS, strict=True)]
 
         def traded(told: list[int] = told) -> bool:
@@ -117,7 +117,8 @@ async def test_a_store_that_is_wrong_at_the_start_is_told_and_trading_goes_on(
     line = daemon.wait_for_line("store down", store="postgres")
     assert "refuses the login" in line["reason"] and "wrong" not in line["reason"]
     stream = Stream()
-    load = asyncio.create_task(Load(stream, random.Random(3)).run(daemon.port, ACCOUNTS[0]))
+    load = asyncio.create_task(
+        Load(stream, random.Random(3), GENTLE_S).run(daemon.port, ACCOUNTS[0]))
     await until(lambda: len(stream.told) > 100)
     daemon.kill()
     await load

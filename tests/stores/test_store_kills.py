@@ -25,15 +25,13 @@ from engine.journal.storage import FileStorage
 from engine.stores.sqlite import SqliteStore
 from engine.stores.store import Position
 from engine.stores.verify import Report, verify
-from tests.crash.test_kill import ACCOUNTS, Load, Stream
+from tests.crash.test_kill import ACCOUNTS, GENTLE_S, Load, Stream
 from tests.stores.rows_model import TABLES, model_of
 from tests.stores.test_sqlite_store import WIDE
 from tests.support.daemon import Daemon
 
 KILLS, KILLS_LONG = 8, 200
 WAIT_S = 120.0
-# All that was traded is compared at the end, row by row.
-PAUSES_S = (0.005, 0.01)
 # Small transactions, small segments, a queue that overflows: kills hit the changes too.
 SETTINGS = {"sqlite__enabled": True, "sqlite__max_batch_size": 200, "sqlite__batch_interval_ms": 5,
             "queues__stores_units": 2_000, "journal__snapshot_events": 2_000,
@@ -125,7 +123,7 @@ def check_model(daemon: Daemon) -> None:
 async def load_and_kill(daemon: Daemon, streams: list[Stream], chance: random.Random) -> None:
     """Trade until there are answers and the store writes, and for a random while; then kill."""
     told, at = [len(stream.told) for stream in streams], position_or_0(daemon)
-    clients = [asyncio.create_task(Load(stream, chance, PAUSES_S).run(daemon.port, name))
+    clients = [asyncio.create_task(Load(stream, chance, GENTLE_S).run(daemon.port, name))
                for stream, name in zip(streams, ACCOUNTS, strict=True)]
     deadline_s = time.monotonic() + WAIT_S
     while position_or_0(daemon) <= at or any(
