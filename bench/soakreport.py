@@ -185,7 +185,7 @@ def _summary(plan: Plan, run: Run) -> str:
 
 def _check_table(found: Sequence[Check]) -> str:
     words = {True: "<td>passed</td>", False: "<td class='failed'>FAILED</td>",
-             None: "<td>no limit</td>"}
+             None: "<td>not judged</td>"}
     rows = "\n".join(f"<tr><th scope='row'>{escape(one.name)}</th>{words[one.passed]}"
                      f"<td>{_text(one.found)}</td><td>{_text(one.limit)}</td></tr>"
                      for one in found)

@@ -82,6 +82,21 @@ def test_it_says_what_to_do_where_nobody_may_look(tmp_path: Path,
     assert profile.hint("") == ""
 
 
+def test_a_user_who_may_not_look_is_told_what_to_do(tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    # What py-spy says then, as it is.
+    denied = tmp_path / "py-spy"
+    denied.write_text("#!/bin/sh\necho 'Permission Denied: Try running again with elevated "
+                      "permissions' >&2\nexit 1\n")
+    denied.chmod(0o755)
+    monkeypatch.setattr(profile, "py_spy", lambda: str(denied))
+    assert profile.main(["--pid", "1", "--output", str(tmp_path / "none.svg")]) == 1
+    said = capsys.readouterr().err
+    assert "Permission Denied" in said
+    assert "SYS_PTRACE" in said or "root" in said
+
+
 def test_without_py_spy_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(profile.sys, "executable", str(tmp_path / "python"))

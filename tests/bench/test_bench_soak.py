@@ -84,14 +84,14 @@ def test_the_slope_is_that_of_most_points() -> None:
     assert slope_per_second(many) == 0.0
 
 
-PLAN = Plan(minutes=10, rate=100.0)
+PLAN = Plan(minutes=10, rate=1_000.0)
 
 
 def good_run() -> Run:
     """A run in which everything holds."""
     histogram = Histogram()
     histogram.record(2_000_000)
-    piece = {"seconds": 300.0, "orders": 30_000, "orders_per_second": 100.0,
+    piece = {"seconds": 300.0, "orders": 300_000, "orders_per_second": 1_000.0,
              "histogram": histogram.sparse(), "latency": histogram.summary()}
     seen = {"wrong": "", "messages": 9, "trades": 40, "snapshots": 0, "resets": 0, "repairs": 0,
             "levels_left": 0}
@@ -100,14 +100,14 @@ def good_run() -> Run:
         "ack_p99_ms", "store_lag_s"), 1.0)
     return Run(
         pieces=[piece | {"time_s": 300.0}, piece | {"time_s": 600.0}],
-        proof={"orders": 60_000, "cancels": 50_000, "fills": 80},
+        proof={"orders": 600_000, "cancels": 500_000, "fills": 80},
         samples=[sample | {"time_s": float(at), "rss_bytes": 100 * MIB}
                  for at in range(0, 601, 5)],
         whole={"lag_p99_ms": 1.0, "lag_max_ms": 2.0, "gc_p99_ms": 0.2, "gc_max_ms": 0.5,
                "gc_share": 0.001, "cpu": 0.5},
         feed=[seen, dict(seen)],
-        journal={"verdict": "good", "events": 120_000},
-        events={"accepted": 60_000, "fill": 40},
+        journal={"verdict": "good", "events": 1_200_000},
+        events={"accepted": 600_000, "fill": 40},
         stores={"sqlite": {"good": True, "behind_s": 0.1}}, exit_code=0)
 
 
@@ -136,9 +136,20 @@ def test_memory_that_creeps_is_found(mib_per_hour: float, names: list[str]) -> N
 def test_memory_may_fill_caches_in_the_beginning() -> None:
     run = good_run()
     for sample in run.samples:
-        if sample["time_s"] < PLAN.warm_seconds:
-            sample["rss_bytes"] = int(sample["time_s"] / PLAN.warm_seconds * 100 * MIB)
+        if sample["time_s"] < PLAN.memory_warm_seconds:
+            sample["rss_bytes"] = int(sample["time_s"] / PLAN.memory_warm_seconds * 100 * MIB)
     assert failed(run) == []
+
+
+def test_memory_of_a_run_that_only_fills_caches_is_not_judged() -> None:
+    slow = replace(PLAN, rate=200.0)
+    assert (slow.memory_warm_seconds, slow.judges_memory) == (500.0, False)
+    run = good_run()
+    grow(run, 1_000)
+    found = next(one for one in checks(slow, run) if one.name == "memory flat")
+    assert found.passed is None
+    assert "11.1 minutes are enough" in found.limit
+    assert "+1000.0 MiB an hour" in found.found
 
 
 @pytest.mark.parametrize(("change", "name"), [
@@ -146,13 +157,13 @@ def test_memory_may_fill_caches_in_the_beginning() -> None:
      "every order answered once"),
     (lambda run: run.proof.clear(), "every order answered once"),
     (lambda run: run.pieces.pop(), None),
-    (lambda run: run.pieces[0].update(orders=10_000), "the rate was kept"),
+    (lambda run: run.pieces[0].update(orders=100_000), "the rate was kept"),
     (lambda run: run.feed[1].update(trades=39), "feed client 2: no hole, nothing twice"),
     (lambda run: run.feed[0].update(repairs=1), "feed client 1: no hole, nothing twice"),
     (lambda run: run.feed[0].update(levels_left=1), "feed client 1: no hole, nothing twice"),
     (lambda run: run.feed[0].update(wrong="lost"), "feed client 1: no hole, nothing twice"),
     (lambda run: run.journal.update(verdict="damaged"), "the journal holds everything"),
-    (lambda run: run.events.update(accepted=59_999), "the journal holds everything"),
+    (lambda run: run.events.update(accepted=599_999), "the journal holds everything"),
     (lambda run: run.stores["sqlite"].update(good=False), "sqlite holds what the journal says"),
     (lambda run: run.stores.clear(), "sqlite holds what the journal says"),
     (lambda run: run.samples.clear(), "memory flat"),
@@ -180,8 +191,8 @@ def test_a_run_that_found_nothing_fails_and_can_be_shown(tmp_path: Path) -> None
 
 def test_a_disk_that_is_too_small_is_said_before() -> None:
     assert soak.missing_bytes(PLAN, 1 << 40) == 0
-    assert soak.missing_bytes(PLAN, 1 << 30) == 100 * 600 * 1_600
-    assert soak.missing_bytes(replace(PLAN, stores=()), 1 << 30) == 100 * 600 * 400
+    assert soak.missing_bytes(PLAN, 1 << 30) == 1_000 * 600 * 1_600
+    assert soak.missing_bytes(replace(PLAN, stores=()), 1 << 30) == 1_000 * 600 * 400
 
 
 # -- the report ------------------------------------------------------------------------------------
@@ -230,14 +241,13 @@ def test_the_report_stands_alone(tmp_path: Path) -> None:
     for one in tmp_path.glob("*.svg"):
         ET.parse(one)
     kept = json.loads((tmp_path / "soak.json").read_text())
-    assert kept["plan"]["rate"] == 100.0
+    assert kept["plan"]["rate"] == 1_000.0
     assert len(kept["checks"]) == len(found)
 
 
 # -- the real thing --------------------------------------------------------------------------------
 
-# A few seconds say nothing about memory.
-TINY = ["--minutes", "0.08", "--rate", "150", "--memory-mib-per-hour", "1e6"]
+TINY = ["--minutes", "0.08", "--rate", "150"]
 
 
 @pytest.mark.parametrize("more", [
