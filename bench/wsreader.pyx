@@ -282,9 +282,11 @@ cdef class Reader:
         started = self._reset()
         ticks = self.ticker.sent
         self._run(seconds, per_second)
-        figures = self._figures(started)
-        figures["ticks"] = self.ticker.sent - ticks
+        ended_ns = clock_ns()
+        # What left in time counts, however late it comes.
         self._wait_until_reached()
+        figures = self._figures(started, ended_ns)
+        figures["ticks"] = self.ticker.sent - ticks
         figures.update(offered_ticks_per_second=per_second, joined=self.counts.joined,
                        latency=self._latency())
         self._check_seq()
@@ -301,8 +303,8 @@ cdef class Reader:
         memcpy(&result.buckets, self.latency, sizeof(Buckets))
         return result.summary()
 
-    cdef _figures(self, Started started):
-        elapsed = (clock_ns() - started.time_ns) / 1e9
+    cdef _figures(self, Started started, uint64_t ended_ns=0):
+        elapsed = ((ended_ns or clock_ns()) - started.time_ns) / 1e9
         messages = self.counts.messages
         return {
             "messages": messages, "seconds": elapsed, "per_second": messages / elapsed,

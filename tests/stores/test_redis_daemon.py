@@ -13,12 +13,12 @@ import pytest
 
 from cython_core.event import EventBatch
 from cython_core.rows import COLUMNS
-from engine import config
+from engine import clock, config
 from engine.redis_values import decode
 from engine.stores.tables import new_rows
 from tests.market.test_market_daemon import call, order
 from tests.stores.redis_venue import stream
-from tests.stores.test_stores_daemon import Traders, trade, wait_for
+from tests.stores.test_stores_daemon import WAIT_S, Traders, trade, wait_for
 from tests.support.daemon import Daemon
 from tests.support.redis import RedisServer
 
@@ -66,8 +66,8 @@ def stored(server: RedisServer) -> tuple[list[Any], list[Any]]:
     return events, sorted(matches)
 
 
-def check_books(daemon: Daemon, server: RedisServer) -> None:
-    """Each book in Redis is what HTTP shows."""
+def same_books(daemon: Daemon, server: RedisServer) -> bool:
+    """Whether each book in Redis is what HTTP shows."""
     with server.client() as client:
         names: Any = client.keys("matchd:book:*")
         assert names
@@ -76,7 +76,9 @@ def check_books(daemon: Daemon, server: RedisServer) -> None:
             book = decode(value)
             shown = call(daemon.api_port, "GET",
                          f"/v1/book/{book['symbol']}?depth=10")[1]
-            assert (book["bids"], book["asks"]) == (shown["bids"], shown["asks"])
+            if (book["bids"], book["asks"]) != (shown["bids"], shown["asks"]):
+                return False
+    return True
 
 
 def verified(daemon: Daemon) -> dict[str, Any]:
@@ -107,8 +109,11 @@ def test_both_killed_at_random_moments(make_daemon: MakeDaemon, server: RedisSer
         trade(daemon, random.Random(part), 100_000 + part * 10, 10)
         seq = level(daemon)
     assert seq > 60
-    time.sleep(0.2)
-    check_books(daemon, server)
+    # Books are due a moment later than the events of a stream.
+    deadline_s = clock.monotonic_s() + WAIT_S
+    while not same_books(daemon, server):
+        assert clock.monotonic_s() < deadline_s
+        time.sleep(0.05)
     # Beside a venue that trades, and at rest.
     traders = Traders(daemon, KILLS)
     for _ in range(3):
