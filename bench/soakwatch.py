@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 import subprocess
 import sys
 import threading
@@ -116,13 +117,9 @@ def slope_per_second(points: list[tuple[float, float]]) -> float:
     # A thousand points have half a million pairs; a part of them says the same.
     step = max(1, len(points) // 400)
     kept = points[::step]
-    slopes = sorted((other_y - y) / (other_x - x)
-                    for index, (x, y) in enumerate(kept)
-                    for other_x, other_y in kept[index + 1:] if other_x > x)
-    if not slopes:
-        return 0.0
-    middle = len(slopes) // 2
-    return slopes[middle] if len(slopes) % 2 else (slopes[middle - 1] + slopes[middle]) / 2
+    slopes = [(other_y - y) / (other_x - x) for index, (x, y) in enumerate(kept)
+              for other_x, other_y in kept[index + 1:] if other_x > x]
+    return statistics.median(slopes) if slopes else 0.0
 
 
 class FeedWatchers:

@@ -23,6 +23,7 @@ from cython_core.soupbin import Login, build_debug, build_sequenced
 from cython_core.stream import Streams
 from engine import clock
 from engine.accounts import Account
+from engine.addresses import network_of_packed
 from engine.errors import EngineError
 from engine.intake.datagrams import Caller
 from engine.intake.registry import Registry
@@ -49,8 +50,6 @@ HELP_NS = clock.NS_PER_S
 
 # A sockaddr_in6; those of IPv4 are shorter, with an address of ours behind them too.
 NAME6_BYTES = 28
-# What stands before an IPv4 address that is written as an IPv6 one.
-MAPPED = bytes(10) + b"\xff\xff"
 
 _ACCEPTED, _HEARTBEAT, _SEQUENCED, _END = b"AHSZ"
 
@@ -325,8 +324,5 @@ def address_text(key: bytes) -> str:
 
 
 def host_of(key: bytes) -> bytes:
-    """What counts as one address for bad logins: the IPv4 address, also as a socket for both
-    families writes it, or the network that one IPv6 subscriber has (its first 64 bits)."""
-    if len(key) < NAME6_BYTES:
-        return key[4:8]
-    return key[20:24] if key[8:20] == MAPPED else key[8:16]
+    """What counts as one address for bad logins; see engine/addresses.py."""
+    return network_of_packed(key[4:8] if len(key) < NAME6_BYTES else key[8:24])

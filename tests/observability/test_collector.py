@@ -3,15 +3,14 @@ behind clients that are gone."""
 
 import asyncio
 import gc
-import http.client
 
 import pytest
 
 from engine import collector
 from engine.clients import FeedClient, HttpClient, OrderEntryClient
-from engine.clients.top.scrape import Scrape
 from engine.collector import NEVER, PORTIONS, YOUNG, Collector
 from engine.metrics import Metrics
+from tests.observability.looking import scrape
 from tests.support.daemon import Daemon
 from tests.support.venue import Venue
 
@@ -21,14 +20,6 @@ def daemon(tmp_path):
     daemon = Daemon(tmp_path, sqlite__enabled=True).start()
     yield daemon
     daemon.kill()
-
-
-def scrape(daemon):
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.api_port, timeout=30)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return Scrape(text)
 
 
 async def feed_client(port, reader):

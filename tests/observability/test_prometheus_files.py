@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from urllib.parse import quote
@@ -13,6 +12,7 @@ import yaml
 
 from tests.observability import known
 from tests.observability.known import ROOT
+from tests.observability.looking import wait_until
 from tests.support.daemon import Daemon
 
 FOLDER = ROOT / "config" / "prometheus"
@@ -164,10 +164,3 @@ def ask(port, target):
     """An answer of Prometheus."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{target}", timeout=30) as answer:
         return json.load(answer)["data"]
-
-
-def wait_until(holds, what):
-    deadline_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline_s, f"never {what}"
-        time.sleep(0.1)

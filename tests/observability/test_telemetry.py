@@ -1,6 +1,5 @@
 """Metrics for OpenTelemetry, sent by a real daemon to a receiver that reads OTLP."""
 
-import http.client
 import subprocess
 import sys
 import threading
@@ -14,8 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from engine.clients import OrderEntryClient
-from engine.clients.top.scrape import Scrape
 from tests.observability.known import ROOT
+from tests.observability.looking import scrape, wait_until
 from tests.support.daemon import Daemon
 
 
@@ -87,21 +86,6 @@ def receiver():
 def venue(folder, receiver, **more):
     return Daemon(folder, telemetry__otlp_url=f"http://127.0.0.1:{receiver.port}/v1/metrics",
                   telemetry__interval_ms=200, sqlite__enabled=True, **more)
-
-
-def scrape(daemon):
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.api_port, timeout=30)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    connection.close()
-    return Scrape(text)
-
-
-def wait_until(holds, what):
-    deadline_s = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline_s, f"never {what}"
-        time.sleep(0.02)
 
 
 async def test_what_arrives_is_what_the_venue_counts(tmp_path, receiver):
