@@ -135,6 +135,12 @@ class Page:
         """What the first such element shows."""
         return str(await self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText"))
 
+    async def shows(self, selector: str, wanted: str) -> None:
+        """Wait until the first such element shows just this; the page draws once a frame, so what
+        was done shows a moment later. Raises AssertionError if it never does."""
+        await self.until(f"document.querySelector({json.dumps(selector)})?.innerText"
+                         f" === {json.dumps(wanted)}")
+
     async def press(self, key: str) -> None:
         """Press and release a key."""
         typed = {"text": key} if len(key) == 1 else {}

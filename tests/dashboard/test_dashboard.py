@@ -123,8 +123,8 @@ async def test_after_a_replay_book_trades_and_candles_are_those_of_the_venue(
     assert wanted == await eventually(lambda: shown_rows(page), wanted)
     newest = await page.until("document.querySelector('#tape li.ask').innerText")
     assert newest.split()[:2] == [f"{price:.2f}", "1"]
-    assert await page.evaluate("document.querySelectorAll('#tape li').length") == 200
-    assert await page.text("#last") == f"{price:.2f}"
+    await page.until("document.querySelectorAll('#tape li').length === 200")
+    await page.shows("#last", f"{price:.2f}")
     await page.until(f"document.querySelector('#legend').innerText.includes('C {price:.2f}')")
     bid, ask = book["bids"][0][0], book["asks"][0][0]
     await page.until(f"Number(document.querySelector('#bid').innerText) === {bid}"
@@ -139,7 +139,7 @@ async def test_a_page_opened_later_shows_the_trades_and_candles_of_before(
     await show(page, venue)
     assert "60000.00" in await page.until("document.querySelector('#tape li')?.innerText")
     await page.until("document.querySelector('#legend').innerText.includes('O 60000.00')")
-    assert await page.text("#symbol") == "BTC-USDT"
+    await page.shows("#symbol", "BTC-USDT")
     await page.until("document.querySelector('#ask').innerText === '60000.00'")
 
 
@@ -149,14 +149,14 @@ async def test_it_recovers_by_itself_when_the_venue_was_killed(page: Page, venue
     for number in range(2):
         venue.kill()
         await page.until(f"!({LIVE})")
-        assert (await page.text("#state")).startswith("Reconnecting")
+        await page.until("document.querySelector('#state').innerText.startsWith('Reconnecting')")
         venue.start()
         submit(venue, "MAKER1", "buy", "BTC-USDT", "0.1", f"{60000 + number}")
         submit(venue, "TAKER1", "buy", "BTC-USDT", "0.1", "60010")
         book = book_of(venue, "BTC-USDT")
         wanted = [*reversed(rows_of(book["asks"])), *rows_of(book["bids"])]
         assert wanted == await eventually(lambda: shown_rows(page), wanted)
-        assert await page.evaluate(LIVE)
+        await page.until(LIVE)
         # The trade of while it was away is there, once, beside those of before.
         await page.until(f"document.querySelectorAll('#tape li').length === {number + 1}")
 
@@ -195,9 +195,9 @@ async def test_on_a_phone_nothing_is_cut_and_every_panel_can_be_reached(
         assert not beyond, view
     if width <= 700:
         await page.evaluate("document.querySelector('#tabs [data-view=book]').click()")
-        assert "0.00002041" in await page.text("#ladder")
+        await page.until("document.querySelector('#ladder').innerText.includes('0.00002041')")
         await page.evaluate("document.querySelector('#symbol').click()")
-        assert "ETH-USDT" in await page.text("#markets")
+        await page.until("document.querySelector('#markets').innerText.includes('ETH-USDT')")
 
 
 async def test_colours_follow_the_system_until_one_is_chosen(page: Page, venue: Daemon) -> None:
@@ -207,37 +207,38 @@ async def test_colours_follow_the_system_until_one_is_chosen(page: Page, venue: 
     await page.prefer("light")
     light = await page.until(f"{ground} !== '{dark}' && {ground}")
     await page.press("t")
-    assert await page.text("#theme") == "Light"
+    await page.shows("#theme", "Light")
     await page.press("t")
-    assert await page.text("#theme") == "Dark"
-    assert await page.evaluate(ground) == dark != light
+    await page.shows("#theme", "Dark")
+    assert light != dark
+    await page.until(f"{ground} === '{dark}'")
     await page.evaluate("window.before = true, location.reload()")
     await page.until(f"!window.before && {DRAWN}")
-    assert await page.evaluate(ground) == dark
+    await page.until(f"{ground} === '{dark}'")
 
 
 async def test_the_keyboard_reaches_everything(page: Page, venue: Daemon) -> None:
     await show(page, venue)
     await page.press("ArrowDown")
-    await page.until("document.querySelector('#symbol').innerText === 'ETH-USDT'")
+    await page.shows("#symbol", "ETH-USDT")
     await page.press("ArrowUp")
-    await page.until("document.querySelector('#symbol').innerText === 'BTC-USDT'")
+    await page.shows("#symbol", "BTC-USDT")
     await page.press("/")
     for letter in "goog":
         await page.press(letter)
-    assert await page.evaluate(
+    await page.until(
         "[...document.querySelectorAll('#markets li:not([hidden])')].map(row =>"
-        " row.querySelector('.name').innerText)") == ["GOOG"]
+        " row.querySelector('.name').innerText).join() === 'GOOG'")
     await page.press("Enter")
-    assert await page.text("#symbol") == "GOOG"
+    await page.shows("#symbol", "GOOG")
     await page.press("Escape")
     await page.press("1")
-    assert await page.text("#intervals [aria-checked=true]") == "1s"
+    await page.shows("#intervals [aria-checked=true]", "1s")
     await page.until("document.querySelector('#group').options[0].value === '100'")
     await page.press("+")
-    assert await page.evaluate("document.querySelector('#group').value") == "200"
+    await page.until("document.querySelector('#group').value === '200'")
     await page.press("?")
-    assert await page.evaluate("document.querySelector('#help').open")
+    await page.until("document.querySelector('#help').open")
 
 
 async def test_a_halted_instrument_says_so(page: Page, venue: Daemon) -> None:
