@@ -23,6 +23,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from engine.config import RedisConfig
 from engine.errors import ConfigError
+from engine.knock import Address, knock
 
 try:
     from redis.driver_info import DriverInfo
@@ -115,13 +116,15 @@ class RedisLink:
     """Connections to one Redis, whatever its shape. Nothing is sent before `open`.
 
     Answers are bytes, in RESP2. `wait_s` is how long commands may block in the server, on top of
-    the time-out of an answer. Everything that goes wrong later is an OSError or a
-    redis.RedisError; after one of a cluster's (MOVED, a node that is gone) `refresh` reads anew
-    who holds what. Raises ConfigError for a URL or files that cannot be used.
+    the time-out of an answer; `doubtful` says that the last link failed. Everything that goes wrong
+    later is an OSError or a redis.RedisError; after one of a cluster's (MOVED, a node that is gone)
+    `refresh` reads anew who holds what. Raises ConfigError for a URL or files that cannot be used.
     """
 
-    def __init__(self, config: RedisConfig, wait_s: float = 0.0) -> None:
+    def __init__(self, config: RedisConfig, wait_s: float = 0.0, doubtful: bool = False) -> None:
         self.place = parse(config.url)
+        # Whether the last attempt to connect failed: then the next one knocks first.
+        self.doubtful = doubtful
         self._config = config
         self._options = _options(config, self.place, wait_s)
         self._nodes: dict[tuple[str, int], Redis] = {}
@@ -131,11 +134,22 @@ class RedisLink:
     async def open(self) -> None:
         """Connect, and see that the server answers."""
         await self.close()
+        doubtful, self.doubtful = self.doubtful, True
+        if doubtful:
+            await self._knock()
         if self.place.kind == "cluster":
             await self.refresh()
-            return
-        self._one = self._single()
-        await self._one.ping()
+        else:
+            self._one = self._single()
+            await self._one.ping()
+        self.doubtful = False
+
+    async def _knock(self) -> None:
+        """See that a server answers at all, before a client is built. Raises OSError."""
+        place = self.place
+        addresses: list[Address] = list(place.hosts) or [place.name]
+        # Where TLS comes first, nothing is answered before it.
+        await knock(addresses, b"" if place.tls else b"PING\r\n", self._config.connect_timeout_s)
 
     def node(self, key: str) -> Redis:
         """The client of the server that holds this key: transactions of keys with the same hash

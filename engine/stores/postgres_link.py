@@ -14,8 +14,10 @@ import asyncpg
 from engine import clock
 from engine.config import PostgresConfig
 from engine.errors import StoreError
+from engine.knock import knock
 from engine.stores.store import QueryRefused, QueryTimeout, StoreDown, StoreRefused, StoreStopped
 
+PORT = 5_432
 # How much longer than the server's own limit an answer may take.
 PATIENCE_S = 2.0
 # The server ends what a lost connection of ours left open after so long.
@@ -25,6 +27,9 @@ KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10",
 # ids that they are given leave out partitions when they are planned.
 WRITER_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
                 "plan_cache_mode": "force_custom_plan"}
+
+# SSLRequest (PostgreSQL documentation, "Message Formats"): every server answers it with one byte.
+_SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
 
 _WRONG_SETTINGS = "look at postgres.url and the keys of its TLS"
 
@@ -37,6 +42,8 @@ class Link:
         self.statement_s = config.statement_timeout_ms / 1000
         # Client and server measure time apart: the server's limit should be met first.
         self.patience_s = self.statement_s + PATIENCE_S
+        # Whether the last attempt to connect failed: then the next one knocks first.
+        self._doubtful = False
 
     @property
     def where(self) -> str:
@@ -44,19 +51,34 @@ class Link:
         try:
             parts = _parts(self._config.url)
             host = parts.hostname or parse_qs(parts.query).get("host", ["?"])[-1]
-            return f"{host}:{parts.port or 5432}{parts.path}"
+            return f"{host}:{parts.port or PORT}{parts.path}"
         except ValueError:
             return "postgres.url"
 
     async def connect(self, name: str = "", plans: Mapping[str, str] | None = None) -> Any:
         """A connection of its own. Raises StoreDown, StoreStopped."""
+        doubtful, self._doubtful = self._doubtful, True
         try:
+            if doubtful:
+                await self._knock()
             arguments = await self.arguments(name, plans)
-            return await asyncpg.connect(**arguments)
+            connection = await asyncpg.connect(**arguments)
+            self._doubtful = False
+            return connection
         except Exception as error:
             if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):
                 raise StoreStopped(f"PostgreSQL: {_line(error)}", _WRONG_SETTINGS) from error
             raise self.meaning(error) from error
+
+    async def _knock(self) -> None:
+        """See that the one server of a plain URL answers; others are only tried. Raises OSError."""
+        parts = _parts(self._config.url)
+        if "," in parts.netloc or not parts.hostname or "host" in parse_qs(parts.query):
+            return
+        # Where TLS comes first, nothing is answered before it.
+        ask = b"" if "sslnegotiation=direct" in parts.query else _SSL_REQUEST
+        await knock([(parts.hostname, parts.port or PORT)], ask,
+                    self._config.connect_timeout_ms / 1000)
 
     async def arguments(self, name: str = "", plans: Mapping[str, str] | None = None
                         ) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class RedisStore:
         self._keys = Keys(config.prefix)
         self._coder = Coder(config.encoding, config.compress_above_bytes)
         self._link: RedisLink | None = None
+        # Whether the last attempt to connect failed.
+        self._doubtful = False
         self._instruments: dict[str, Instrument] = {}
         self._positions: Positions | None = None
         self._streams = Streams(self._coder, {})
@@ -100,8 +102,10 @@ class RedisStore:
         return self._positions.start
 
     async def _connect(self) -> None:
-        self._link = RedisLink(self._config)
+        self._link = RedisLink(self._config, doubtful=self._doubtful)
+        self._doubtful = True
         await self._link.open()
+        self._doubtful = False
 
     def _listed(self) -> list[Instrument]:
         return list(self._market.instruments.values()) if self._market is not None else []
