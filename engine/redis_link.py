@@ -37,6 +37,8 @@ except ImportError:
 
 PORT = 6_379
 SENTINEL_PORT = 26_379
+# As clients write it: proxies in front of servers need not understand the inline form.
+_PING = b"*1\r\n$4\r\nPING\r\n"
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
             "rediss+cluster")
 
@@ -149,7 +151,7 @@ class RedisLink:
         place = self.place
         addresses: list[Address] = list(place.hosts) or [place.name]
         # Where TLS comes first, nothing is answered before it.
-        await knock(addresses, b"" if place.tls else b"PING\r\n", self._config.connect_timeout_s)
+        await knock(addresses, b"" if place.tls else _PING, self._config.connect_timeout_s)
 
     def node(self, key: str) -> Redis:
         """The client of the server that holds this key: transactions of keys with the same hash

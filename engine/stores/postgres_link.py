@@ -73,11 +73,15 @@ class Link:
     async def _knock(self) -> None:
         """See that the one server of a plain URL answers; others are only tried. Raises OSError."""
         parts = _parts(self._config.url)
-        if "," in parts.netloc or not parts.hostname or "host" in parse_qs(parts.query):
+        # A knock at another door than the client's would keep it out for ever: only what is written
+        # out counts. Without a port, the environment may have one; escaped, it is a socket's path.
+        where = parts.netloc.rpartition("@")[2]
+        if not parts.hostname or "," in where or "%" in where or "host" in parse_qs(parts.query) \
+                or parts.port is None:
             return
         # Where TLS comes first, nothing is answered before it.
         ask = b"" if "sslnegotiation=direct" in parts.query else _SSL_REQUEST
-        await knock([(parts.hostname, parts.port or PORT)], ask,
+        await knock([(parts.hostname, parts.port)], ask,
                     self._config.connect_timeout_ms / 1000)
 
     async def arguments(self, name: str = "", plans: Mapping[str, str] | None = None

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -153,6 +154,27 @@ async def test_what_is_no_plain_address_is_tried_as_it_is(
     assert len(built) == 2
 
 
+@pytest.mark.parametrize("shape", ["an escaped socket", "a port of the environment"])
+async def test_a_postgresql_that_is_back_is_found_by_what_the_client_alone_knows(
+        monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
+    server = PostgresServer(max(installed())).start()
+    try:
+        if shape == "an escaped socket":
+            url = f"postgresql://postgres@{quote(str(server.folder), '')}:{server.port}/postgres"
+        else:
+            url = server.url.replace(f":{server.port}/", "/")
+            monkeypatch.setenv("PGPORT", str(server.port))
+        link = Link(PostgresConfig(url=url))
+        server.kill()
+        for _ in range(2):
+            with pytest.raises(StoreDown):
+                await link.connect()
+        server.start()
+        await (await link.connect()).close()
+    finally:
+        server.close()
+
+
 async def test_no_client_is_built_for_a_redis_that_stays_away(
         monkeypatch: pytest.MonkeyPatch) -> None:
     built = count_calls(monkeypatch, redis_link, "Redis")
@@ -167,7 +189,7 @@ async def test_no_client_is_built_for_a_redis_that_stays_away(
         await store.open(LOG)
     await store.close()
     assert len(built) == 1
-    assert heard.first[1:] == [b"PING\r\n"] * 2
+    assert heard.first[1:] == [b"*1\r\n$4\r\nPING\r\n"] * 2
 
 
 @pytest.mark.parametrize("shape", ["plain", "password", "tls", "unix"])
