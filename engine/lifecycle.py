@@ -32,7 +32,7 @@ from engine.stopping import Stop
 from engine.supervisor import Supervisor
 from engine.tasks import end_all
 
-# What sockets that are handed over have to be called (FileDescriptorName=).
+# What sockets that are handed over are called (FileDescriptorName=), if they have a name.
 ORDER_ENTRY = "order-entry"
 # Descriptors beside those of connections: the journal's files, the loop's, the log's.
 FILES_BESIDE = 128

@@ -16,6 +16,9 @@ from engine import clock, log
 from engine.errors import EngineError
 
 FIRST_DESCRIPTOR = 3
+# What a manager calls a socket that it was given no name for: "unknown", or as its unit is called.
+UNNAMED = ("", "unknown")
+UNIT_ENDING = ".socket"
 # Without a watchdog the line of `systemctl status` is still renewed this often.
 STATUS_S = 10.0
 # A state must arrive, so its datagram may wait so long for room; a beat is dropped instead.
@@ -86,9 +89,10 @@ class Supervisor:
     # -- what it hands over --------------------------------------------------------------------
 
     def take_sockets(self, name: str, kind: socket.SocketKind) -> list[socket.socket]:
-        """Listening sockets of this name (FileDescriptorName=) and kind; each is given once."""
-        taken = [one for one in self._sockets if one[0] == name and one[1].type == kind
-                 and one[1].family in (socket.AF_INET, socket.AF_INET6)]
+        """Listening sockets of this name (FileDescriptorName=), or of none, and of this kind; each
+        is given once."""
+        taken = [one for one in self._sockets if (one[0] == name or _is_unnamed(one[0]))
+                 and one[1].type == kind and one[1].family in (socket.AF_INET, socket.AF_INET6)]
         for one in taken:
             self._sockets.remove(one)
         return [listener for _, listener in taken]
@@ -110,11 +114,12 @@ class Supervisor:
         """The sockets with their names. Raises EngineError for a descriptor that is none."""
         if variables.get("LISTEN_PID") != str(os.getpid()):
             return []
-        count = int(variables.get("LISTEN_FDS", "0"))
+        text = variables.get("LISTEN_FDS", "")
+        count = int(text) if text.isdecimal() else 0
         names = variables.get("LISTEN_FDNAMES", "").split(":")
         found = []
         for number in range(count):
-            name = names[number] if number < len(names) and names[number] else "unknown"
+            name = (names[number] if number < len(names) else "") or "unknown"
             try:
                 listener = socket.socket(fileno=FIRST_DESCRIPTOR + number)
             except OSError as error:
@@ -124,6 +129,10 @@ class Supervisor:
             listener.setblocking(False)
             found.append((name, listener))
         return found
+
+
+def _is_unnamed(name: str) -> bool:
+    return name in UNNAMED or name.endswith(UNIT_ENDING)
 
 
 def _watchdog_s(variables: Mapping[str, str]) -> float:

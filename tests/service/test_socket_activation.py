@@ -115,6 +115,20 @@ def test_datagrams_that_come_during_a_restart_are_read_after_it(
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("name", ["", "unknown", "venue.socket"])
+def test_sockets_without_a_name_of_their_own_are_for_orders(
+        name: str, make_daemon: Callable[..., Daemon],
+        make_manager: Callable[..., ServiceManager]) -> None:
+    daemon, manager = make_daemon(), make_manager()
+    port, udp_port = manager.listen(name), manager.listen(name, socket.SOCK_DGRAM)
+    daemon.manager = manager
+    assert daemon.start().port == port
+    assert daemon.udp_port == udp_port
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        assert _login(connection, "MAKER1") == "A"
+    assert daemon.stop() == 0
+
+
 def test_sockets_that_are_none_of_ours_are_closed_and_named(
         make_daemon: Callable[..., Daemon], make_manager: Callable[..., ServiceManager]) -> None:
     daemon, manager = make_daemon(), make_manager()
