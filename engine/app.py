@@ -532,7 +532,8 @@ class App:
             # It keeps keys for the markets that it finds when it begins.
             self.stores.look_again("redis", rebuild=False)
         self.settings = msgspec.structs.replace(
-            self.settings, instruments=after.instruments, accounts=after.accounts)
+            self.settings, instruments=after.instruments, accounts=after.accounts,
+            paths=after.paths)
         if self.udp_door is not None:
             self.udp_door.renew_limits()
         for put_in_force in in_force:

@@ -351,8 +351,17 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
 
 def load_again(settings: Settings, handed: Sequence[str] = ()) -> Settings:
     """The same files as they are now. Raises ConfigError with every mistake, also for what
-    `require_safe` refuses."""
+    `require_safe` refuses, and for a table that is gone or empty: while it is written anew it may
+    be, and nobody takes everything from a venue that trades."""
     again = load_settings(settings.paths[0], settings.env, settings.config.data_dir)
+    problems = Problems()
+    tables = (("instrument", again.instruments), ("account", again.accounts))
+    for (name, rows), before, now in zip(tables, settings.paths[1:], again.paths[1:], strict=True):
+        if now != before and now.parent == DEFAULTS_DIR:
+            problems.note(before, "", "a readable file", "none any more")
+        elif not rows:
+            problems.note(now, "", f"at least one [[{name}]]", "none")
+    problems.raise_all()
     require_safe(again, handed)
     return again
 

@@ -252,6 +252,23 @@ async def test_a_bad_file_changes_nothing(venue: Venue, old: str, new: str,
     assert [(await wire.message())["type"] for _ in range(2)] == ["A", "J"]
 
 
+@pytest.mark.parametrize("name", ["instruments", "accounts"])
+async def test_a_table_that_is_gone_or_empty_changes_nothing(venue: Venue, name: str) -> None:
+    # As when an editor writes it anew. The package's own table takes no missing one's place.
+    path = venue.data_dir.parent / f"{name}.toml"
+    text, before = path.read_text(), venue.app.matcher.next_seq
+    path.unlink()
+    with pytest.raises(ConfigError, match=rf"{name}.toml: expected a readable file"):
+        await venue.app.reload()
+    path.write_text("")
+    with pytest.raises(ConfigError, match=rf"{name}.toml: expected at least one \[\[{name[:-1]}"):
+        await venue.app.reload()
+    assert venue.app.matcher.next_seq == before
+    path.write_text(text)
+    await venue.app.reload()
+    assert venue.app.matcher.next_seq == before
+
+
 async def test_what_else_is_renewed_is_all_or_nothing(venue: Venue) -> None:
     done: list[str] = []
 
