@@ -239,7 +239,7 @@ class App:
         from engine.intake.redis_orders import RedisOrders
 
         door = QueuedOrders(orders, self.market, self.matcher, self.accounts,
-                            config.redis.order_accounts)
+                            config.redis.order_accounts, lambda: self.auth.demo)
         return RedisOrders(config.redis, config.stores, f"matchd-{self.journal.log_id.hex()}",
                            door, self.commands, self.metrics)
 

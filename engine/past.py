@@ -116,6 +116,10 @@ class Reads(Protocol):
 
     name: str
 
+    @property
+    def takes_statements(self) -> bool:
+        """Whether `query` is any use here; a store says no when its settings forbid it."""
+
     async def fetch(self, sql: str, parameters: Sequence[Any], limit: int) -> list[Row]:
         """The first `limit` rows of our own statement. Raises EngineError."""
 
@@ -135,8 +139,8 @@ class History(Protocol):
         never traded here are missing. Raises PastError."""
 
     async def place(self, store: str = "") -> tuple[str, Place]:
-        """The name of the store that answers, or of the one that is asked for, and how far it is.
-        Raises PastError."""
+        """The name of the store that answers statements, or of the one that is asked for, and how
+        far it is. Raises PastError."""
 
     async def query(self, store: str, sql: str, parameters: Sequence[Any], timeout_ms: int,
                     rows_max: int) -> Result:

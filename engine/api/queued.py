@@ -73,11 +73,14 @@ class Planned(msgspec.Struct, gc=False):
 
 class QueuedOrders:
     """The door of a queue. `allowed` are the usernames it may trade for; without any, everybody
-    who may trade at all."""
+    who may trade at all, and an entry that names nobody acts as a request over HTTP without
+    credentials does: as `demo` says."""
 
     def __init__(self, routes: OrderRoutes, market: Market, matcher: Matcher,
-                 accounts: Iterable[Account], allowed: Collection[str]) -> None:
+                 accounts: Iterable[Account], allowed: Collection[str],
+                 demo: Callable[[], Identity | None] = lambda: None) -> None:
         self._routes, self._market, self._matcher = routes, market, matcher
+        self._demo = demo
         self._accounts = AccountTable.of(accounts).by_name
         self._allowed = frozenset(map(fold_username, allowed))
         self._log = log.get("intake")
@@ -110,7 +113,8 @@ class QueuedOrders:
         op = fields.pop("op", "enter")
         if op not in self._do:
             raise _bad("bad_value", "op", 'op is "enter", "cancel" or "change"')
-        account = self._account(fields.pop("account", None))
+        named = fields.pop("account", None)
+        account = self._account(self._unnamed() if named is None else named)
         if texts and "post_only" in fields:
             fields["post_only"] = _YES_NO.get(fields["post_only"], fields["post_only"])
         planned.mark = _mark(entry_id, account.username, planned.request_id)
@@ -122,6 +126,13 @@ class QueuedOrders:
         else:
             _plan_other(planned, fields, op)
         planned.op = op
+
+    def _unnamed(self) -> str | None:
+        """Who trades where an entry does not say."""
+        if self._allowed:
+            return next(iter(self._allowed)) if len(self._allowed) == 1 else None
+        demo = self._demo()
+        return demo.username if demo is not None else None
 
     def _account(self, username: object) -> Account:
         if username is None:

@@ -25,7 +25,7 @@ READ_MAX = 500
 WAIT_S = 1.0
 # Entries that a consumer which is not ours has held for so long are taken over.
 ABANDONED_MS = 30_000
-# The one field of a stream's entry that holds the whole order.
+# What the one field of a stream's entry that holds the whole order should be called.
 WHOLE = b"order"
 
 
@@ -249,10 +249,12 @@ def _write_replies(pipe: Any, replies: str, done: Sequence[Done], replies_max: i
 
 def _of_stream(key: bytes, raw: Mapping[bytes, bytes]) -> Entry:
     entry_id = str(key, "ascii")
-    whole = raw.get(WHOLE)
-    if whole is not None and len(raw) == 1:
+    if len(raw) == 1:
+        # No order has one field: it is one that holds the order, whatever the producer calls it.
+        ((name, whole),) = raw.items()
         fields, problem = _decoded(whole)
-        return Entry(key, entry_id, fields, False, problem)
+        if fields is not None or name == WHOLE:
+            return Entry(key, entry_id, fields, False, problem)
     try:
         texts = {str(name, "utf-8"): str(value, "utf-8") for name, value in raw.items()}
     except UnicodeDecodeError:

@@ -422,6 +422,11 @@ class SqlHistory:
             raise unavailable(f"{name}: {reason}")
 
     def _preferred(self) -> str:
+        """The store that statements are meant for: the first one that takes any."""
+        for name in self._names:
+            store = self._find(name)
+            if store is None or store.takes_statements:
+                return name
         return self._names[0] if self._names else ""
 
     def _reader(self, name: str) -> Reader:

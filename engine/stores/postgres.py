@@ -83,7 +83,8 @@ class PostgresStore:
         self._beginning: Beginning | None = None
         self._server = ""
         self._rows_written = self._from_seq = 0
-        self._warned = False
+        # Why no statement of others is run, as far as is known.
+        self._mighty = ""
 
     # -- what the follower calls ---------------------------------------------------------------
 
@@ -185,11 +186,15 @@ class PostgresStore:
 
     async def _look_at_role(self, connection: Any) -> None:
         """Tell the operator, once, of a role for which no statement of others is run."""
-        why = "" if self._warned else await too_mighty(connection)
-        if why:
-            self._warned = True
+        before, self._mighty = self._mighty, await too_mighty(connection)
+        if self._mighty and self._mighty != before:
             logs.get("stores").warning("database queries over HTTP are refused for PostgreSQL",
-                                       reason=why, hint=HINT)
+                                       reason=self._mighty, hint=HINT)
+
+    @property
+    def takes_statements(self) -> bool:
+        """Whether statements of others were run for the role that logged in last."""
+        return not self._mighty
 
     async def _write(self, work: Work) -> None:
         if self._writer is None or self._writer.is_closed():

@@ -54,6 +54,7 @@ class SqliteStore:
     name = "sqlite"
     mark = "?1"
     wants_beginning = True
+    takes_statements = True
 
     def __init__(self, config: SqliteConfig, data_dir: Path,
                  instruments: Sequence[Instrument] = ()) -> None:

@@ -101,6 +101,17 @@ async def test_a_stream_may_hold_the_fields_themselves(start_venue, stream: Prod
     assert canceled["body"]["status"] == "canceled"
 
 
+async def test_one_field_holds_the_order_whatever_it_is_called(start_venue,
+                                                               stream: Producer) -> None:
+    await start_venue()
+    for name, raw in (("payload", json.dumps(BUY)), ("data", msgpack.packb(BUY)),
+                      ("account", "MAKER1"), ("order", "{")):
+        stream.client.xadd("orders", {name: raw})
+    answers = await stream.answers(4)
+    assert sorted((answer["status"], answer["body"].get("code") or "") for answer in answers) == [
+        (201, ""), (201, ""), (400, "bad_entry"), (400, "missing_field")]
+
+
 async def test_message_pack_is_read_as_json_is(start_venue, producer: Producer) -> None:
     await start_venue()
     producer.send(msgpack.packb(BUY | {"quantity": 10, "client_order_id": "m"}))
@@ -166,6 +177,21 @@ async def test_the_queue_trades_only_for_whom_it_may(start_venue, stream: Produc
                                   ("NOBODY", 403, "unknown_account"), ("MAKER2", 201, None)):
         answer = await stream.ask(**(BUY | {"account": account}))
         assert (answer["status"], answer["body"].get("code")) == (status, code)
+
+
+@pytest.mark.parametrize(("settings", "who"), [
+    ({}, "MAKER1"), ({"api__demo_account": "MAKER2"}, "MAKER2"),
+    ({"redis__order_accounts": "TAKER1"}, "TAKER1"),
+    ({"redis__order_accounts": "MAKER1,TAKER1"}, ""),
+], ids=str)
+async def test_an_order_that_names_nobody_is_the_demo_accounts_or_the_only_one_s(
+        start_venue, stream: Producer, settings: dict[str, str], who: str) -> None:
+    await start_venue(**settings)
+    order = {name: value for name, value in BUY.items() if name != "account"}
+    answer = await stream.ask(**order, client_order_id="a")
+    assert (answer["status"], answer.get("account", "")) == (201 if who else 400, who)
+    if not who:
+        assert answer["body"]["code"] == "missing_field"
 
 
 def test_a_queue_that_cannot_be_is_a_mistake_of_the_configuration(tmp_path) -> None:

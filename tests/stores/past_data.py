@@ -154,6 +154,7 @@ class SqliteReads:
     """The history in SQLite, in memory."""
 
     name = "sqlite"
+    takes_statements = True
 
     def __init__(self, data: Data) -> None:
         self.connection = sqlite3.connect(":memory:", check_same_thread=False)
@@ -183,6 +184,7 @@ class PostgresReads:
     """The history in a schema of a PostgreSQL server."""
 
     name = "postgres"
+    takes_statements = True
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection

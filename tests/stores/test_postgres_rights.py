@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 import pytest
 import structlog.testing
 
+from engine.config import SqliteConfig
 from engine.past import PastError
 from engine.stores.history import SqlHistory
 from engine.stores.postgres import PostgresStore
 from engine.stores.postgres_rights import POWERS
+from engine.stores.sqlite import SqliteStore
 from engine.stores.store import QueryRefused
 from tests.stores.postgres_flow import at, config_of
 from tests.support.postgres import PostgresServer, installed
@@ -67,6 +69,25 @@ async def test_a_superuser_reads_no_file_whatever_role_is_set(scratch):
             await store.close()
     finally:
         scratch.sql(f"drop role {scratch.name}_asks")
+
+
+async def test_statements_without_a_store_go_to_one_that_takes_them(scratch, tmp_path):
+    sqlite = SqliteStore(SqliteConfig(), tmp_path)
+    await sqlite.open(at(0))
+    for is_plain, meant in ((False, "sqlite"), (True, "postgres")):
+        url = scratch.plain_url if is_plain else scratch.url
+        stores = {"postgres": PostgresStore(config_of(scratch, url=url)), "sqlite": sqlite}
+        await stores["postgres"].open(at(0))
+        past = SqlHistory(list(stores), stores.get)
+        assert (await past.place())[0] == meant
+        # Who names one gets it, or hears why not.
+        assert (await past.place("postgres"))[0] == "postgres"
+        assert (await past.query(meant, "select 1", [], 5_000, 10)).rows == [(1,)]
+        # Without the other one it is told why.
+        assert (await SqlHistory(["postgres"], stores.get).place())[0] == "postgres"
+        await stores["postgres"].close()
+        scratch.sql(f'drop schema "{scratch.schema}" cascade', f'create schema "{scratch.schema}"')
+    await sqlite.close()
 
 
 async def test_members_of_mighty_roles_are_refused_until_they_are_plain(scratch):
