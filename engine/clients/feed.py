@@ -381,7 +381,7 @@ class FeedClient:
         held = self._held.get((message["channel"], message["symbol"],
                                message.get("interval", "")))
         if message["type"] == "reset":
-            # Whatever interval it is of: a snapshot follows.
+            # A snapshot follows.
             self._keep_message(message)
             return
         if held is None:

@@ -125,7 +125,8 @@ class Chain:
 
     def reset(self, reason: str, prev_seq: int = 0) -> Message:
         """Says that a resume was not possible."""
-        return self._message("reset", self.seq, prev_seq, clock.now_ns(), {"reason": reason})
+        return self._message("reset", self.seq, prev_seq, clock.now_ns(),
+                             {**self.label(), "reason": reason})
 
     def _message(self, kind: str, seq: int, prev_seq: int, time_ns: int, fields: Body) -> Message:
         head: Body = {"channel": self.channel, "symbol": self.instrument.symbol, "seq": seq,
@@ -133,6 +134,10 @@ class Chain:
         return Message(self.source.encoder, {**head, **fields})
 
     # -- what each channel does ----------------------------------------------------------------
+
+    def label(self) -> Body:
+        """What tells the chain's messages from others of its channel and symbol."""
+        return {}
 
     def is_readable(self) -> bool:
         """Whether the state may be read."""
@@ -277,6 +282,9 @@ class CandlesChain(Chain):
     reads = "tape"
     _told: tuple[int, ...] | None = None
     _closed = False
+
+    def label(self) -> Body:
+        return {"interval": INTERVAL_NAMES[self.param]}
 
     def begin(self) -> None:
         self._told = self._last(1)[0]

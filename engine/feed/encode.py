@@ -127,7 +127,9 @@ def text_ids(row: Mapping[str, Any]) -> Body:
 
 
 def _trades(body: Mapping[str, Any]) -> Body:
-    return {**body, "trades": [text_ids(trade) for trade in body.get("trades", ())]}
+    if "trades" not in body:  # a reset
+        return body
+    return {**body, "trades": [text_ids(trade) for trade in body["trades"]]}
 
 
 def _book_l3(body: Mapping[str, Any]) -> Body:

@@ -69,6 +69,7 @@ async def test_what_is_not_at_hand_is_reset(make_venue, connect, channel) -> Non
     reset = await peer.subscribe(channel, resume_from=first["seq"])
     assert (reset["type"], reset["prev_seq"]) == ("reset", 0)
     assert reset["reason"] == "the position is older than the resume window"
+    assert reset.get("interval") == first.get("interval")
     snapshot = await peer.get()
     assert (snapshot["type"], snapshot["prev_seq"]) == ("snapshot", reset["seq"])
 
@@ -82,6 +83,16 @@ async def test_positions_of_another_log_and_of_the_future_are_reset(venue, conne
     reset = await peer.subscribe("trades", resume_from=answer["seq"], log="00-1")
     assert reset["reason"] == "the position is one of another log"
     assert (await peer.get())["type"] == "snapshot"
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack", "msgpack-lz4"])
+@pytest.mark.parametrize("channel", ["trades", "book_l3", "candles"])
+async def test_a_reset_has_the_same_fields_in_each_encoding(venue, connect, channel,
+                                                            encoding) -> None:
+    peer = await connect(venue, encoding)
+    reset = await peer.subscribe(channel, resume_from=0, log="00-1")
+    assert {*reset} - {"interval"} == {"channel", "symbol", "type", "seq", "prev_seq", "time",
+                                       "reason"}
 
 
 async def test_the_answer_names_the_log(venue, connect) -> None:
