@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cython_core.depth import decimal_text
 from engine import clock
 from engine.api import types
@@ -103,6 +105,15 @@ class ReadRoutes:
         account_id = call.identity.account_id
         ledger = await self._market.use_account(account_id)
         instrument_id = self._instruments.of(query.symbol, 404).id if query.symbol else 0
-        rows = ledger.trades(account_id, instrument_id, query.before, query.limit)
-        more = str(rows[-1]["match"]) if len(rows) == query.limit else None
-        return json_reply({"trades": [shown(row) for row in rows], "next": more})
+        rows = ledger.trades(account_id, instrument_id, query.before, query.limit + 2)
+        page = whole_trades(rows, query.limit)
+        more = str(page[-1]["match"]) if len(page) < len(rows) else None
+        return json_reply({"trades": [shown(row) for row in page], "next": more})
+
+
+def whole_trades(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The first `limit` of `limit` + 2 fills. Both sides of an account's trade with itself stay on
+    one page, because the cursor names a trade: one row less then, or one more in place of none."""
+    if len(rows) <= limit or rows[limit - 1]["match"] != rows[limit]["match"]:
+        return rows[:limit]
+    return rows[:limit - 1] or rows[:limit + 1]

@@ -85,7 +85,7 @@ class Message:
         if self._body is not None:
             return self._body
         body: Body = _unpack.decode(self._packed)
-        return body
+        return dict(body)
 
     @property
     def held_bytes(self) -> int:
@@ -128,7 +128,7 @@ def text_ids(row: Mapping[str, Any]) -> Body:
 
 def _trades(body: Mapping[str, Any]) -> Body:
     if "trades" not in body:  # a reset
-        return body
+        return dict(body)
     return {**body, "trades": [text_ids(trade) for trade in body["trades"]]}
 
 

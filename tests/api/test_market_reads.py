@@ -71,6 +71,24 @@ def test_wrong_questions_are_errors(traded: Daemon, call: Callable[..., Caller],
     assert (got.status, got.code) == (status, code)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+def test_pages_of_own_trades_miss_neither_side_of_a_self_trade(
+        call: Callable[..., Caller], limit: int) -> None:
+    taker = call("TAKER1")
+    for side, quantity in (("sell", 2), ("buy", 1), ("buy", 1)):
+        assert taker("POST", "/v1/orders", {"symbol": "SOL-USDT", "side": side, "price": "20",
+                                            "quantity": quantity}).status == 201
+    every = taker("GET", "/v1/trades?limit=1000").json["trades"]
+    assert len(every) == 2 * len({one["match"] for one in every})
+    got, before = [], 0
+    while before is not None:
+        page = taker("GET", f"/v1/trades?limit={limit}&before={before}").json
+        assert len(page["trades"]) <= max(limit, 2)
+        got += page["trades"]
+        before = page["next"]
+    assert got == every
+
+
 def test_the_last_trades_are_newest_last(traded: Daemon, call: Callable[..., Caller]) -> None:
     got = call()("GET", "/v1/trades/BTC-USDT").json["trades"]
     assert [(one["price"], one["quantity"], one["side"]) for one in got] == [
