@@ -8,6 +8,7 @@ are reported at once. This is the only file that looks at the environment.
 import ipaddress
 import os
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -19,7 +20,7 @@ from engine import accounts as account_table
 from engine import instruments as instrument_table
 from engine.accounts import Account
 from engine.instruments import Instrument
-from engine.tables import Problems, check_table, expected, read_toml, show
+from engine.tables import SECRET_KEYS, Problems, check_table, expected, read_toml, show
 
 DEFAULTS_DIR = Path(__file__).parent / "defaults"
 LOCAL_FILE = Path("config/matchd.toml")
@@ -396,22 +397,24 @@ def peer_urls(config: PeersConfig) -> dict[str, str]:
 
 
 def require_safe(settings: Settings, handed: Sequence[str] = ()) -> None:
-    """Raise ConfigError when a door would listen beyond loopback while an account still has the
-    demo password. `handed` are the addresses of sockets that a service manager opened."""
-    config = settings.config
+    """Raise ConfigError when a venue would open a door with TLS and no certificate (commands that
+    only go to one need none), or one beyond loopback while an account still has the demo password.
+    `handed` are the addresses of sockets that a service manager opened."""
+    config, problems = settings.config, Problems()
+    for name in ("order_entry", "feed", "api"):
+        if getattr(config, name).tls and not config.tls.certificate_file:
+            problems.note(settings.paths[0], f"{name}.tls", "false without a tls.certificate_file",
+                          "true")
     hosts = {"order_entry.host": config.order_entry.host, "feed.host": config.feed.host,
              "api.host": config.api.host}
     hosts |= {f"a socket handed over ({host})": host for host in handed}
     beyond = {key: host for key, host in hosts.items() if not is_loopback(host)}
     demo = beyond and [account.username
                        for account in account_table.demo_accounts(settings.accounts)]
-    if demo:
-        problems = Problems()
-        for key, host in beyond.items():
-            problems.note(settings.paths[0], key,
-                          "a loopback address while a demo password is in use",
-                          f"{show(host)} with the password \"demo\" for {', '.join(demo)}")
-        problems.raise_all()
+    for key, host in beyond.items() if demo else ():
+        problems.note(settings.paths[0], key, "a loopback address while a demo password is in use",
+                      f"{show(host)} with the password \"demo\" for {', '.join(demo)}")
+    problems.raise_all()
 
 
 def take_service_variables() -> dict[str, str]:
@@ -509,17 +512,28 @@ def _overrides(sections: Mapping[str, type[msgspec.Struct]], env: Mapping[str, s
         try:
             found[section, key] = _from_text(text, hints[key])
         except msgspec.ValidationError:
-            problems.note("environment", variable, expected(hints[key]), show(text))
+            problems.note("environment", variable, expected(hints[key]),
+                          "another value" if key in SECRET_KEYS else show(text))
     return found, warnings
 
 
 def _from_text(text: str, hint: Any) -> Any:
-    """A variable's text as a key's value; a list is separated by commas."""
+    """A variable's text as a key's value; a list is separated by commas, or as in TOML."""
     value: Any = text
     if isinstance(msgspec.inspect.type_info(hint), msgspec.inspect.VarTupleType):
-        value = tuple(part.strip() for part in text.split(",") if part.strip())
+        value = _list_from_text(text)
     # strict=False reads "9001" as an integer, as a variable has to be read.
     return msgspec.convert(value, hint, strict=False)
+
+
+def _list_from_text(text: str) -> list[Any]:
+    if not text.lstrip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise msgspec.ValidationError(str(error)) from error
+    return list(value)
 
 
 def _check_relations(config: Config, path: Path, problems: Problems) -> None:
@@ -562,9 +576,6 @@ def _check_relations(config: Config, path: Path, problems: Problems) -> None:
                       f"at most stores.retry_max_ms ({config.stores.retry_max_ms})",
                       show(config.stores.retry_min_ms))
     tls = config.tls
-    for name, door in (("order_entry", entry), ("feed", config.feed), ("api", config.api)):
-        if door.tls and not tls.certificate_file:
-            problems.note(path, f"{name}.tls", "false without a tls.certificate_file", "true")
     if tls.client_certificates != "off" and not tls.client_ca_file:
         problems.note(path, "tls.client_certificates", '"off" without a tls.client_ca_file',
                       show(tls.client_certificates))

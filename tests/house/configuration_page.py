@@ -22,9 +22,9 @@ Made from the configuration's types and the comments of `config/matchd.toml` by
 
 Without `--config` a command reads `./config/matchd.toml` if there is one, else the defaults inside
 the package. `instruments.toml` and `accounts.toml` stand beside it. Every key of `matchd.toml` can
-be overridden by `MATCHD_<SECTION>__<KEY>` in the environment. An unknown key in a file is a
-mistake; an unknown variable of that form is a warning. `matchd check-config` says all mistakes at
-once.
+be overridden by `MATCHD_<SECTION>__<KEY>` in the environment, a list with commas between its values
+or as in the file. An unknown key in a file is a mistake; an unknown variable of that form is a
+warning. `matchd check-config` says all mistakes at once.
 """
 
 INSTRUMENTS = """

@@ -106,8 +106,6 @@ def test_the_environment_overrides_every_key(section, key):
         env["MATCHD_POSTGRES__POOL_MIN_SIZE"], value = text, 1000
     if key == "retry_min_ms":
         env[f"MATCHD_{section.upper()}__RETRY_MAX_MS"] = "100000"
-    if key == "tls":
-        env["MATCHD_TLS__CERTIFICATE_FILE"] = "a.pem"
     if key == "client_certificates":
         env["MATCHD_TLS__CLIENT_CA_FILE"] = "ca.pem"
     if key == "segment_bytes":
@@ -115,6 +113,30 @@ def test_the_environment_overrides_every_key(section, key):
     found, warnings = config.load(FILE, env)
     assert getattr(getattr(found, section), key) == value
     assert warnings == []
+
+
+@pytest.mark.parametrize(("text", "origins"), [
+    ("https://a, https://b", ("https://a", "https://b")), ("", ()), (" , ", ()),
+    ('["https://a", "https://b,c"]', ("https://a", "https://b,c")), (" [ ] ", ()),
+])
+def test_lists_in_the_environment(text, origins):
+    found, _ = config.load(FILE, {"MATCHD_FEED__ORIGINS": text})
+    assert found.feed.origins == origins
+
+
+def test_a_list_that_is_none_is_said_and_what_may_be_secret_is_not():
+    text = problems_of(FILE, {"MATCHD_FEED__ORIGINS": '["https://a"',
+                              "MATCHD_PEERS__URLS": '["east=http://me:pw'})
+    assert "environment: MATCHD_FEED__ORIGINS: expected" in text
+    assert '["https://a"' in text
+    assert "environment: MATCHD_PEERS__URLS: expected" in text
+    assert "pw" not in text
+
+
+def test_a_door_with_tls_needs_a_certificate_and_who_goes_there_does_not():
+    settings = config.load_settings(FILE, {"MATCHD_ORDER_ENTRY__TLS": "true"})
+    with pytest.raises(ConfigError, match="order_entry.tls: expected false without"):
+        config.require_safe(settings)
 
 
 def test_an_unknown_variable_is_one_warning_line():
