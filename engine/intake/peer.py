@@ -132,7 +132,7 @@ class Peer(Caller, Shell):
             datagrams = packer.pack(data)
             self._outlet.send(self.key, datagrams)
             self._run_datagrams += len(datagrams)
-            self._sent.add(datagrams[:-1] if packer.ended else datagrams)
+            self._sent.add(datagrams[:-1] if packer.ended else datagrams, last=packer.ended)
         elif packer is not None and kind == _HEARTBEAT:
             self._tell_next(packer)
         else:

@@ -25,10 +25,14 @@ class Sent:
         """The number of the oldest message that is kept; 0 when none is."""
         return _number(self._kept[0]) if self._kept else 0
 
-    def add(self, datagrams: Sequence[bytes]) -> None:
-        """Keep what was sent, and drop the oldest for it."""
+    def add(self, datagrams: Sequence[bytes], last: bool = False) -> None:
+        """Keep what was sent, and drop the oldest for it. The `last` of a session are kept beside
+        what is: a roll cancels every order in one run, and then the log is for the next one."""
+        size = sum(map(len, datagrams)) + KEPT_BYTES * len(datagrams)
+        if last:
+            self._limit_bytes += size
         self._kept.extend(datagrams)
-        self._bytes += sum(map(len, datagrams)) + KEPT_BYTES * len(datagrams)
+        self._bytes += size
         while self._bytes > self._limit_bytes and len(self._kept) > 1:
             self._bytes -= len(self._kept.popleft()) + KEPT_BYTES
 

@@ -71,6 +71,14 @@ def test_an_empty_memory_keeps_nothing() -> None:
     assert Sent(100).first_number == 0
 
 
+def test_the_last_ones_are_kept_beside_the_others() -> None:
+    sent = Sent(200)
+    sent.add([build_packet("S", 1, [b"x" * 60])])
+    sent.add([build_packet("S", number, [b"y" * 60]) for number in range(2, 12)], last=True)
+    assert sent.first_number == 1
+    assert len(sent.messages(2, 100, 10_000)) == 10
+
+
 # -- the daemon --------------------------------------------------------------------------------
 
 def test_any_stretch_is_sent_again_byte_for_byte(daemon: Daemon) -> None:
@@ -130,6 +138,17 @@ def test_what_is_kept_no_more_is_said_so(make_daemon: Start) -> None:
         assert raw.debug().startswith("messages from number 1 on: ")
         raw.ask(2_000, 1)
         assert len(raw.messages(2_000, 1)) == 1
+
+
+def test_what_a_roll_cancels_can_be_asked_for_however_much_it_is(make_daemon: Start) -> None:
+    daemon = make_daemon(order_entry__udp_memory_bytes=4_096).start()
+    with Raw(daemon.udp_port) as raw:
+        raw.login()
+        fill(raw, 1_000)
+        assert daemon.run("session", "roll").returncode == 0
+        end = raw.until(lambda data: data[18:20] == b"\xff\xff")
+        assert parse_header(end).sequence == 2_001
+        assert {message[:1] for message in ask_all(raw, 1_001, 2_001)} == {b"C"}
 
 
 def test_replies_have_a_limit_each_and_a_second(make_daemon: Start) -> None:
