@@ -470,12 +470,17 @@ def _check_order_queue(config: Config, accounts: list[Account], path: Path,
     if redis.order_queue and not redis.url:
         problems.note(path, "redis.order_queue", '"" without a redis.url',
                       show(redis.order_queue))
+    if redis.order_queue and redis.max_connections < QUEUE_CONNECTIONS:
+        # One waits in the server for entries while another brings the answers.
+        problems.note(path, "redis.max_connections", f"at least {QUEUE_CONNECTIONS} with a "
+                      "redis.order_queue", show(redis.max_connections))
     known = {account.username for account in accounts}
     for name in redis.order_accounts:
         if known and account_table.fold_username(name) not in known:
             problems.note(path, "redis.order_accounts", "usernames of accounts.toml", show(name))
 
 
+QUEUE_CONNECTIONS = 2
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
                  "rediss+cluster")
 _PEER = re.compile(r"[A-Za-z0-9_.-]{1,64}=https?://[^/?#@\s]+/?")

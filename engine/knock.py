@@ -27,6 +27,9 @@ async def knock(addresses: Sequence[Address], ask: bytes, timeout_s: float) -> N
             return
         except OSError as error:
             missing = error
+        except UnicodeError as error:
+            # A name that can't be one of a host is no OSError.
+            missing = ConnectionError(str(error))
     raise missing
 
 

@@ -201,6 +201,11 @@ def test_a_queue_that_cannot_be_is_a_mistake_of_the_configuration(tmp_path) -> N
     assert len(wrong.value.problems) == 2
     assert "redis.order_queue" in wrong.value.problems[0]
     assert "NOBODY" in wrong.value.problems[1]
+    env = {"MATCHD_REDIS__ORDER_QUEUE": "orders", "MATCHD_REDIS__URL": "redis://127.0.0.1",
+           "REDIS_MAX_CONNECTIONS": "1"}
+    with pytest.raises(ConfigError, match="redis.max_connections: expected at least 2 with"):
+        load_settings(write_config(tmp_path), env)
+    load_settings(write_config(tmp_path), env | {"REDIS_MAX_CONNECTIONS": "2"})
 
 
 # -- once and in order ---------------------------------------------------------------------------

@@ -91,6 +91,8 @@ async def test_one_of_several_is_enough(closed: Address, tmp_path: Path) -> None
     assert heard.first == [b"hello"]
     with pytest.raises(FileNotFoundError):
         await knock([closed, f"{path}-none"], b"hello", WAIT_S)
+    with pytest.raises(ConnectionError, match="label empty"):
+        await knock([closed, ("no..name", 1)], b"hello", WAIT_S)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[None]:
@@ -190,6 +192,14 @@ async def test_no_client_is_built_for_a_redis_that_stays_away(
     await store.close()
     assert len(built) == 1
     assert heard.first[1:] == [b"*1\r\n$4\r\nPING\r\n"] * 2
+
+
+async def test_a_redis_whose_name_is_none_is_down_each_time() -> None:
+    store = RedisStore(RedisConfig(url="redis://no..name:6379"), None)
+    for _ in range(3):
+        with pytest.raises(StoreDown, match="no..name:6379: .*label empty"):
+            await store.open(LOG)
+    await store.close()
 
 
 @pytest.mark.parametrize("shape", ["plain", "password", "tls", "unix"])
