@@ -6,14 +6,19 @@ own, which is durable; with --url a venue that runs, whose orders it leaves alon
 error makes the exit code 1.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Called as `python bench/http.py`: this folder would hide the standard library's http.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import json
 import os
 import socket
-import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 

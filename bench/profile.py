@@ -6,6 +6,13 @@ in it and what it called. Threads that sleep are left out, but for the moments i
 or end to: those show as `epoll_pwait` or as a lock.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Called as `python bench/profile.py`: this folder would hide the standard library's http.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import contextlib
 import datetime
@@ -14,12 +21,10 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from bench import servers

@@ -4,13 +4,18 @@ Prints each row when it is done and writes all of them to bench/results/ as JSON
 build, whose figures mean nothing; warns when others use the machine.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Called as `python bench/run.py`: this folder would hide the standard library's http.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bench import (

@@ -6,15 +6,20 @@ answered and in the journal, trades told and in the journal, the journal and the
 (build/soak/TIME/report.html) shows all of it over time; one check that fails makes the exit code 1.
 """
 
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Called as `python bench/soak.py`: this folder would hide the standard library's http.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import argparse
 import contextlib
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from bench import soakreport

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,15 @@ import pytest
 from bench import conditions, rows_feed, rows_http, rows_tcp, run, table
 from bench.measure import TINY, Row, closed, drive, drive_redis
 from bench.servers import echo_server, redis_server, work_directory
+
+
+@pytest.mark.parametrize("name", ["http", "profile", "run", "soak"])
+def test_it_may_be_called_by_its_file_too(name: str, tmp_path: Path) -> None:
+    script = Path(run.__file__).with_name(f"{name}.py")
+    called = subprocess.run([sys.executable, str(script), "--help"], cwd=tmp_path, text=True,
+                            capture_output=True, check=False, timeout=90)
+    assert called.returncode == 0, called.stderr
+    assert "usage:" in called.stdout
 
 
 @pytest.mark.parametrize("kind", ["c", "uvloop", "udp-c", "udp-uvloop"])
