@@ -24,10 +24,13 @@ PACKAGES = ("engine", "cython_core")
 LEFT_OUT = re.compile(r"(^|/)(tests?|include|__pycache__)/|\.(pyx|pxd|c|h|cpp|hpp|a|exe)$")
 UNITS = ("matchd.service", "matchd.socket")
 SETTINGS = ("matchd.toml", "instruments.toml", "accounts.toml")
+# It finds its library from where it stands itself: also in a tree that is no system's root.
 LAUNCHER = """#!{python} -IB
+import os
 import sys
 
-sys.path.insert(0, "{library}")
+prefix = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+sys.path.insert(0, os.path.join(prefix, "lib", "matchd"))
 
 from engine.cli import main
 
@@ -112,7 +115,7 @@ def stage_program(destination: Path, prefix: str, python: str) -> None:
     # Compiled here: the service may not write there.
     compileall.compile_dir(tree, quiet=2, stripdir=str(destination), prependdir="/",
                            invalidation_mode=None, workers=0)
-    put_text(LAUNCHER.format(python=python, library=library),
+    put_text(LAUNCHER.format(python=python),
              destination / f"{prefix}/bin/matchd".lstrip("/"), 0o755)
 
 

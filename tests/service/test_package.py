@@ -168,6 +168,13 @@ def test_make_install_and_uninstall(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     unit = (prefix / "lib" / "systemd" / "system" / "matchd.service").read_text()
     assert f"ExecStart={prefix}/bin/matchd run --config {settings}/matchd/matchd.toml" in unit
+    # Also from a tree that stands somewhere else, as with DESTDIR.
+    elsewhere = shutil.copytree(prefix, tmp_path / "root" / "opt", symlinks=True)
+    shutil.move(prefix, tmp_path / "away")
+    done = subprocess.run([elsewhere / "bin" / "matchd", "--version"], capture_output=True,
+                          text=True, check=True, env=clean, cwd="/")
+    assert done.stdout.startswith("matchd ")
+    shutil.move(tmp_path / "away", prefix)
     # A second time: what the operator wrote stays.
     (settings / "matchd" / "instruments.toml").write_text("# mine\n")
     subprocess.run(stage, check=True, timeout=280)
