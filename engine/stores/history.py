@@ -44,7 +44,8 @@ SCALES_NS = clock.NS_PER_S
 # A store that was away is passed over for so long by questions that any store may answer.
 AWAY_NS = clock.NS_PER_S
 
-NONE_ON = "no SQL store is on: set sqlite.enabled or postgres.url"
+NONE_ON = ('no SQL store is on: set sqlite.enabled or postgres.url (with journal.sync = "off" '
+           'there is none)')
 _POSITION = "log_id, incarnation, seq, time_ns"
 _NOWHERE = Place("", 0, 0, 0)
 _OPPOSITE = {"buy": "sell", "sell": "buy"}
