@@ -67,6 +67,8 @@ async def test_a_refused_login_says_why(reason: Any) -> None:
         with pytest.raises(LoginRejectedError) as refused:
             await connect(venue).connect()
         assert refused.value.reason == reason
+        # A blank session may be refused too: to who is second.
+        assert ("order_entry.second_login" in refused.value.hint) == (reason == "S")
 
 
 async def test_a_venue_that_says_nothing_is_given_up_after_the_time_out() -> None:
