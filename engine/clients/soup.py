@@ -14,8 +14,9 @@ _REASONS = {
     "A": ("the venue does not know this user name or password",
           "see accounts.toml; the demo accounts have the password demo"),
     "S": ("the venue does not have the requested session or sequence number",
-          "log in to the blank session, with sequence 0 for new messages only; if that is what was "
-          "refused, the account is logged in elsewhere (order_entry.second_login) or the venue full"),
+          "log in to the blank session, with sequence 0 for new messages only; if that was "
+          "refused, the account is logged in elsewhere (order_entry.second_login), or the venue is "
+          "full"),
 }
 
 
