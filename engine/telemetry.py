@@ -38,6 +38,8 @@ from engine import metrics as ours
 from engine.config import Config
 from engine.errors import ConfigError
 
+# Where a receiver takes metrics (OTLP/HTTP).
+METRICS_PATH = "/v1/metrics"
 # Metrics in one request.
 SLICE = 8
 # Units as OpenTelemetry writes them; a number of things is {things}.
@@ -62,7 +64,8 @@ class Telemetry:
         self._started_ns = clock.now_ns()
         headers = _headers(settings.headers_file)
         self._exporter = OTLPMetricExporter(
-            endpoint=settings.otlp_url, timeout=settings.timeout_ms / 1_000, headers=headers)
+            endpoint=_endpoint(settings.otlp_url), timeout=settings.timeout_ms / 1_000,
+            headers=headers)
         self._said = _Said([*(headers or {}).values(), *_secrets_of(settings.otlp_url)])
         self._log = log.get("telemetry")
         self.exports = metrics.counter("otlp_exports", "exports", "exports to OpenTelemetry that "
@@ -129,6 +132,13 @@ class Telemetry:
         return HistogramDataPoint(
             dict(metric.labels), self._started_ns, now_ns, spread.count, spread.total / scale,
             spread.counts, [bound / scale for bound in spread.bounds], 0.0, metric.most / scale)
+
+
+def _endpoint(url: str) -> str:
+    """Where to send: an address without a path is a receiver's own, and metrics have their usual
+    place there."""
+    parts = urlsplit(url)
+    return parts._replace(path=parts.path if parts.path.strip("/") else METRICS_PATH).geturl()
 
 
 def _values(metric: ours.Counter | ours.Gauge | ours.Table,

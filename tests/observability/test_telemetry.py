@@ -83,8 +83,8 @@ def receiver():
     receiver.close()
 
 
-def venue(folder, receiver, **more):
-    return Daemon(folder, telemetry__otlp_url=f"http://127.0.0.1:{receiver.port}/v1/metrics",
+def venue(folder, receiver, path="/v1/metrics", **more):
+    return Daemon(folder, telemetry__otlp_url=f"http://127.0.0.1:{receiver.port}{path}",
                   telemetry__interval_ms=200, sqlite__enabled=True, **more)
 
 
@@ -129,7 +129,8 @@ async def test_what_arrives_is_what_the_venue_counts(tmp_path, receiver):
 
 def test_a_receiver_that_refuses_costs_its_exports_and_nothing_else(tmp_path, receiver):
     receiver.status = 400
-    daemon = venue(tmp_path, receiver).start()
+    # An address without a path: metrics have their usual place there.
+    daemon = venue(tmp_path, receiver, path="").start()
     try:
         line = daemon.wait_for_line("OpenTelemetry export failed")
         assert line["level"] == "warning" and line["reason"]
