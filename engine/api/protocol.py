@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from engine import clock, log
 
-# A request's line and headers together, as far as they came in pieces.
+# A request's line and headers together.
 HEAD_BYTES_MAX = 16_384
 # From a request's first byte to its last, and from the connection to its first byte.
 REQUEST_NS_MAX = 15 * clock.NS_PER_S
@@ -231,6 +231,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.head_bytes = self.body_bytes = 0
+        self.long_read = False
         self.begun_ns = clock.monotonic_ns()
         # When the last answer left.
         self.rested_ns = self.begun_ns
@@ -259,6 +260,8 @@ class Connection(HttpToolsProtocol):
             self.begun_ns = clock.monotonic_ns()
         # Counts what came while a head was incomplete; a whole head or a body sets it back.
         self.head_bytes += len(data)
+        # Only then a head can be too long; its size is not worth a count each time.
+        self.long_read = self.head_bytes > HEAD_BYTES_MAX
         super().data_received(data)
         if self.head_bytes > HEAD_BYTES_MAX:
             self._refuse(TOO_LONG)
@@ -282,7 +285,21 @@ class Connection(HttpToolsProtocol):
         }
         exchange: Any = Exchange(self, scope, parser.should_keep_alive())
         self.waiting = exchange
-        if self.expect_100_continue and not self.transport.is_closing():
+        if self.long_read and self._head_size() > HEAD_BYTES_MAX:
+            self._refuse(TOO_LONG)
+        elif self.expect_100_continue and not self.transport.is_closing():
+            self._go_on()
+
+    def _head_size(self) -> int:
+        """Bytes of the request's address, and of its headers as they are sent."""
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _go_on(self) -> None:
+        """The client asks before it sends a body, and says how large that will be."""
+        length = dict(self.headers).get(b"content-length", b"")
+        if length.isdigit() and int(length) > self.body_max:
+            self._refuse(TOO_LARGE)
+        else:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:

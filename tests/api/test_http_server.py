@@ -147,6 +147,27 @@ def test_a_head_without_end_is_cut(venue: Daemon) -> None:
     assert got.startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize("data", [
+    b"GET /v1/instruments HTTP/1.1\r\nhost: x\r\nx-long: %b\r\n\r\n" % (b"a" * 17_000),
+    b"GET /v1/instruments?x=%b HTTP/1.1\r\nhost: x\r\n\r\n" % (b"a" * 17_000),
+])
+def test_a_head_that_comes_whole_has_the_same_bound(venue: Daemon, data: bytes) -> None:
+    assert raw(venue.api_port, data).startswith(b"HTTP/1.1 431")
+    short = data.replace(b"a" * 2_000, b"", 1).replace(b"host: x", b"host: x\r\nconnection: close")
+    assert not raw(venue.api_port, short).startswith(b"HTTP/1.1 431")
+
+
+def test_a_body_that_will_be_too_large_is_refused_before_it_is_sent(venue: Daemon) -> None:
+    head = (b"POST /v1/orders HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n")
+    assert raw(venue.api_port, head % 5_000_000).startswith(b"HTTP/1.1 413")
+    with socket.create_connection(("127.0.0.1", venue.api_port), 20) as peer:
+        peer.sendall(head % 2)
+        assert peer.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        peer.sendall(b"{}")
+        assert peer.recv(65536).startswith(b"HTTP/1.1 400")
+
+
 def test_requests_in_one_write_are_answered_in_their_order(venue: Daemon) -> None:
     one = b"GET /v1/account HTTP/1.1\r\nhost: localhost\r\n\r\n"
     last = b"GET /v1/nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
