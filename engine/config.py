@@ -544,10 +544,6 @@ def _list_from_text(text: str) -> list[Any]:
 def _check_relations(config: Config, path: Path, problems: Problems) -> None:
     """Bounds that join two keys."""
     journal, entry = config.journal, config.order_entry
-    if journal.first_segment_bytes > journal.segment_bytes:
-        problems.note(path, "journal.first_segment_bytes",
-                      f"at most journal.segment_bytes ({journal.segment_bytes})",
-                      show(journal.first_segment_bytes))
     for key, value in (("segment_bytes", journal.segment_bytes),
                        ("first_segment_bytes", journal.first_segment_bytes)):
         if value % 4096:

@@ -604,7 +604,8 @@ def _open_log(config: Config, storage: Storage, progress: Progress) -> Recovered
 def _new_log(config: Config, storage: Storage) -> bytes:
     """The first segment of a new log, whole and with its header, under its name or not at all."""
     log_id = os.urandom(16)
-    size = whole_pages(config.journal.first_segment_bytes)
+    journal = config.journal
+    size = whole_pages(min(journal.first_segment_bytes, journal.segment_bytes))
     header = record.segment_header(log_id, 1, 1, size, 1, 0)
     make_segment(storage, 1, size, storage.filler(), header)
     return log_id

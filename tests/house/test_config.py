@@ -185,11 +185,19 @@ def test_a_section_that_is_no_table_is_a_mistake(tmp_path):
     assert "journal: expected a table, found 1" in problems_of(write(tmp_path, "journal = 1\n"))
 
 
+@pytest.mark.parametrize("size", [65_536, 1_048_576])
+def test_small_segments_need_no_other_key(tmp_path, size):
+    by_name, _ = config.load(FILE, {"MATCHD_JOURNAL__SEGMENT_BYTES": str(size)})
+    in_file, _ = config.load(write(tmp_path, f"[journal]\nsegment_bytes = {size}\n"), {})
+    assert by_name.journal.segment_bytes == in_file.journal.segment_bytes == size
+
+
 def test_keys_that_depend_on_each_other_are_checked_together(tmp_path):
-    path = write(tmp_path, "[journal]\nsegment_bytes = 70000\n[order_entry]\ntimeout_ms = 1500\n")
+    path = write(tmp_path, "[journal]\nsegment_bytes = 70000\n[order_entry]\ntimeout_ms = 1500\n"
+                           "[stores]\nretry_min_ms = 60000\n")
     text = problems_of(path)
     assert "journal.segment_bytes: expected a multiple of 4096, found 70000" in text
-    assert "journal.first_segment_bytes: expected at most journal.segment_bytes (70000)" in text
+    assert "stores.retry_min_ms: expected at most stores.retry_max_ms (10000)" in text
     assert "order_entry.timeout_ms: expected at least twice order_entry.heartbeat_ms" in text
 
 

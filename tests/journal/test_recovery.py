@@ -168,10 +168,19 @@ async def test_a_missing_first_segment_without_a_snapshot_is_corruption(storage)
         Venue(storage)
 
 
+@pytest.mark.parametrize(("first_bytes", "found_bytes"), [(16 << 10, 16 << 10),
+                                                           (64 << 10, 24 << 10)])
+async def test_the_first_segment_is_never_longer_than_the_others(first_bytes, found_bytes):
+    storage = LosingStorage()
+    assert SMALL.segment_bytes == 24 << 10
+    await Venue(storage, msgspec.structs.replace(SMALL, first_segment_bytes=first_bytes)).run(12)
+    assert len(storage.nodes[segment_name(1)].data) == found_bytes
+
+
 async def test_a_torn_last_block_is_cut_at_any_length_and_the_log_goes_on():
     storage = LosingStorage()
-    venue = await Venue(storage, msgspec.structs.replace(SMALL, first_segment_bytes=64 << 10)).run(
-        12, end="abandon")
+    venue = await Venue(storage, msgspec.structs.replace(
+        SMALL, segment_bytes=64 << 10, first_segment_bytes=64 << 10)).run(12, end="abandon")
     walk = LogWalk(storage)
     ends = [0]
     for _ in walk.runs(1):
