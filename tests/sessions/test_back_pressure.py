@@ -7,20 +7,26 @@ import pytest
 from tests.sessions.conftest import StartVenue
 from tests.support.transports import Transport, over_both
 from tests.support.venue import Venue
-from tests.support.wire import enter
+from tests.support.wire import Wire, enter
 
 ORDERS = 2_000
 NAMES = ("MAKER1", "MAKER2", "TAKER1", "TAKER2")
 
 
-async def send_and_count(venue: Venue, transport: Transport, name: str) -> list[int]:
-    """Send everything at once, then read what is answered, with a heartbeat now and then."""
-    wire = await transport.logged_in(venue, name)
-    wire.send(*(enter(number, "B", 1, 10_000) for number in range(1, ORDERS + 1)))
-    found = []
-    while len(found) < ORDERS:
-        found += [one["user_ref_num"] for one in await wire.messages(ORDERS // 20)]
+async def beat(wire: Wire) -> None:
+    """Heartbeats for ever, whatever else is to be done."""
+    while True:
         wire.heartbeat()
+        await asyncio.sleep(0.02)
+
+
+async def send_and_count(venue: Venue, transport: Transport, name: str) -> list[int]:
+    """Send everything at once, then read what is answered."""
+    wire = await transport.logged_in(venue, name)
+    heart = asyncio.create_task(beat(wire))
+    wire.send(*(enter(number, "B", 1, 10_000) for number in range(1, ORDERS + 1)))
+    found = [one["user_ref_num"] for one in await wire.messages(ORDERS)]
+    heart.cancel()
     return found
 
 

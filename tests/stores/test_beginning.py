@@ -61,7 +61,9 @@ async def shortened(folder: Path, make: Make, follow: bool = False) -> FedVenue:
     batch.generation = venue.matcher.generation
     for number in range(1, 41):
         batch.enter(1, number, 1, "B", 10 * number, FAR, "1", f"far{number}")
-    batch.enter(2, 0, 1, "B", 7, FAR, "1", source=Source.HTTP, client_order_id="far away")
+        # The flow cancels by numbers, also after a roll, and by the newest ids: never these.
+        batch.enter(2, 0, 1, "B", 7, FAR, "1", source=Source.HTTP,
+                    client_order_id=f"far away {number}")
     batch.halt_instrument(2, reason="too wild", actor_account_id=4)
     batch.order_entry(3, 1, enable=False, source=Source.ADMIN)
     venue.apply(batch)

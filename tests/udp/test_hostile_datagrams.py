@@ -309,6 +309,9 @@ def test_a_session_that_sends_nonsense_hurts_only_itself(daemon: Daemon, long_pr
         insider = Insider(daemon.udp_port, seed)
         insider.start()
         trade_on(calm, long_profile)
+        deadline_s = time.monotonic() + SECONDS_LONG
+        while insider.answers <= 100 and time.monotonic() < deadline_s:
+            calm.trade()
         insider.stop()
         # What it entered may have traded with ours: only our own answers are counted.
         calm.check(traded=True)
