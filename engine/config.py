@@ -548,10 +548,6 @@ def _check_relations(config: Config, path: Path, problems: Problems) -> None:
                        ("first_segment_bytes", journal.first_segment_bytes)):
         if value % 4096:
             problems.note(path, f"journal.{key}", "a multiple of 4096", show(value))
-    if config.postgres.pool_min_size > config.postgres.pool_max_size:
-        problems.note(path, "postgres.pool_min_size",
-                      f"at most postgres.pool_max_size ({config.postgres.pool_max_size})",
-                      show(config.postgres.pool_min_size))
     for text in config.peers.urls:
         if _PEER.fullmatch(text) is None:
             # Somebody may have put a password into it: it is not shown.

@@ -200,7 +200,7 @@ class PostgresReader:
                 # One connection of those that are allowed is the writer's.
                 config = self._config
                 self._pool = await asyncpg.create_pool(
-                    min_size=max(0, config.pool_min_size - 1),
+                    min_size=max(0, min(config.pool_min_size, config.pool_max_size) - 1),
                     max_size=max(1, config.pool_max_size - 1), reset=_is_clean,
                     **await self._link.arguments(" reader", READS_ONLY))
             return self._pool

@@ -101,9 +101,6 @@ def test_the_environment_overrides_every_key(section, key):
     env = {f"MATCHD_{section.upper()}__{key.upper()}": text}
     if key == "heartbeat_ms":
         env["MATCHD_ORDER_ENTRY__TIMEOUT_MS"] = "1000000"
-    if key == "pool_min_size":
-        env["MATCHD_POSTGRES__POOL_MAX_SIZE"] = text = "1000"
-        env["MATCHD_POSTGRES__POOL_MIN_SIZE"], value = text, 1000
     if key == "retry_min_ms":
         env[f"MATCHD_{section.upper()}__RETRY_MAX_MS"] = "100000"
     if key == "client_certificates":
@@ -113,6 +110,12 @@ def test_the_environment_overrides_every_key(section, key):
     found, warnings = config.load(FILE, env)
     assert getattr(getattr(found, section), key) == value
     assert warnings == []
+
+
+@pytest.mark.parametrize("name", ["DATABASE_POOL_MAX_SIZE", "MATCHD_POSTGRES__POOL_MAX_SIZE"])
+def test_a_small_pool_needs_no_other_key(name):
+    found, _ = config.load(FILE, {name: "2"})
+    assert found.postgres.pool_max_size == 2
 
 
 @pytest.mark.parametrize(("text", "origins"), [

@@ -410,6 +410,17 @@ async def test_questions_are_answered_while_the_store_is_closed(store):
     assert await store.fetch("select count(*) from order_events", [], 1) == [(END,)]
 
 
+@pytest.mark.parametrize("connections", [1, 2, 3])
+async def test_a_small_pool_needs_no_other_key(postgres_database, connections):
+    # What it begins with is more than it may have: as when only the limit was set.
+    store = PostgresStore(config_of(postgres_database, url=postgres_database.plain_url,
+                                    pool_min_size=5, pool_max_size=connections))
+    like = "select count(*) from pg_stat_activity where application_name = 'matchd reader'"
+    answers = await asyncio.gather(*(store.query(like, [], 5_000, 1) for _ in range(8)))
+    assert max(answer.rows[0][0] for answer in answers) <= max(1, connections - 1)
+    await store.close()
+
+
 async def test_a_snapshot_sees_one_moment(store):
     await store.open(at(END))
     await write_all(store, LOG[:100])
