@@ -4,7 +4,9 @@ A request begins when it is whole, so its body is there when it is asked for; it
 one write, head and body together (two writes are two system calls). No timer is made for each
 answer: the sweep that cuts slow requests closes idle connections too. An answer without a length
 leaves in chunks, each when the client has read enough of those before. Bounds: how many
-connections, how long a head and a body, how slow a sender and a reader.
+connections, how long a head and a body, how slow a sender and a reader. After a refusal what is
+still on its way is read and thrown away for a while (RFC 9112 9.6): the kernel would reset the
+connection otherwise, and the client might never read why.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ STALL_NS_MAX = 60 * clock.NS_PER_S
 BODIES_BYTES_MAX = 64 * 2**20
 BODY_BYTES_SMALL = 16_384
 
+# So much is thrown away after a refusal; who sends more is reset.
+THROWN_BYTES_MAX = 64 * 2**20
+
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -43,18 +48,17 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 def _refusal(status: int, code: str, message: str) -> bytes:
     """An answer after which the connection is closed."""
     body = f'{{"code":"{code}","message":"{message}","details":{{}}}}'.encode()
+    retry = b"retry-after: 1\r\n" if status == 503 else b""
     return STATUS_LINE[status] + (b"content-type: application/json\r\nconnection: close\r\n"
-                                  b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b"
-                                  % (len(body), body))
+                                  b"%bcontent-length: %d\r\n\r\n%b" % (retry, len(body), body))
 
 
+NO_HTTP = _refusal(400, "no_http", "this is no request of HTTP/1.1")
 TOO_MANY = _refusal(503, "too_many_connections",
                     "the venue has as many HTTP connections as api.connections_max allows")
 TOO_LONG = _refusal(431, "head_too_large",
                     f"the line and headers of a request have at most {HEAD_BYTES_MAX} bytes")
 TOO_LARGE = _refusal(413, "body_too_large", "the body is larger than api.body_max_bytes")
-
-
 TOO_BUSY = _refusal(503, "too_many_bodies", "too many large bodies are on their way")
 
 
@@ -237,8 +241,10 @@ class Connection(HttpToolsProtocol):
         self.rested_ns = self.begun_ns
         # Since when an answer waits for the client to read; 0 while none does.
         self.stalled_ns = 0
-        # A refusal waits for the request: bytes that come after a close would make the kernel
-        # reset the connection, and the client might never read why.
+        # The last answer, after which nothing is taken, and what came since.
+        self.refusal = b""
+        self.thrown_bytes = 0
+        # Refused when the first bytes come: a client may read nothing before it has sent.
         self.too_many = (len(self.connections) > self.connections_max
                          and not self.shared.make_room(self.connections))
         self.shared.silent[self] = None
@@ -252,6 +258,11 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
+            return
+        if self.refusal:
+            self.thrown_bytes += len(data)
+            if self.thrown_bytes > THROWN_BYTES_MAX:
+                self.transport.abort()
             return
         if self.too_many:
             self._refuse(TOO_MANY)
@@ -287,22 +298,25 @@ class Connection(HttpToolsProtocol):
         self.waiting = exchange
         if self.long_read and self._head_size() > HEAD_BYTES_MAX:
             self._refuse(TOO_LONG)
-        elif self.expect_100_continue and not self.transport.is_closing():
-            self._go_on()
+        elif self._announced_bytes() > self.body_max:
+            self._refuse(TOO_LARGE)
+        elif self.expect_100_continue and not self._is_over():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _head_size(self) -> int:
         """Bytes of the request's address, and of its headers as they are sent."""
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _go_on(self) -> None:
-        """The client asks before it sends a body, and says how large that will be."""
-        length = dict(self.headers).get(b"content-length", b"")
-        if length.isdigit() and int(length) > self.body_max:
-            self._refuse(TOO_LARGE)
-        else:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def _announced_bytes(self) -> int:
+        """How large the body will be; 0 when nothing says so."""
+        for name, value in self.headers:
+            if name == b"content-length":
+                return int(value) if value.isdigit() else 0
+        return 0
 
     def on_body(self, body: bytes) -> None:
+        if self._is_over():
+            return
         self.head_bytes = 0
         exchange, shared = self.waiting, self.shared
         self.body_bytes += len(body)
@@ -319,12 +333,12 @@ class Connection(HttpToolsProtocol):
             self._refuse(TOO_BUSY)
 
     def on_message_complete(self) -> None:
+        if self._is_over():
+            return
         self.begun_ns = 0
         self.head_bytes = 0
         self._body_is_over()
         self.shared.forget(self)
-        if self.transport.is_closing():
-            return
         exchange, before = self.waiting, self.cycle
         self.cycle = exchange
         if before is None or before.response_complete:
@@ -343,6 +357,8 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._begin(self.pipeline.pop()[0])
+        elif self.refusal:
+            self._say_no()
         else:
             self.shared.at_rest[self] = None
 
@@ -360,10 +376,31 @@ class Connection(HttpToolsProtocol):
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when its parser gives up."""
+        self._refuse(NO_HTTP)
+
     def _refuse(self, answer: bytes) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(answer)
-            self.transport.close()
+        """Answer so, after the requests before, and take nothing more."""
+        if self._is_over():
+            return
+        self.refusal = answer
+        self.begun_ns = self.begun_ns or clock.monotonic_ns()
+        # What there is of a body is let go.
+        self.waiting = None
+        self._body_is_over()
+        if self.cycle is None or self.cycle.response_complete:
+            self._say_no()
+
+    def _say_no(self) -> None:
+        self.transport.write(self.refusal)
+        # TLS has no end for one side alone: the client sees the length and `connection: close`.
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is taken."""
+        return bool(self.refusal) or self.transport.is_closing()
 
     def _body_is_over(self) -> None:
         self.shared.body_bytes -= self.body_bytes
@@ -379,7 +416,7 @@ class Connection(HttpToolsProtocol):
             if now_ns - self.begun_ns < REQUEST_NS_MAX:
                 return False
             self.transport.abort()
-            return True
+            return not self.refusal
         idle = self.cycle is None or self.cycle.response_complete
         if idle and now_ns - self.rested_ns >= REST_NS_MAX:
             self.transport.close()

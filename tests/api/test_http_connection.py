@@ -73,6 +73,7 @@ class Rests:
     def __init__(self, begun_ns: int, rested_ns: int, answered: bool) -> None:
         self.begun_ns, self.rested_ns = begun_ns, rested_ns
         self.stalled_ns = 0
+        self.refusal = b""
         self.cycle = type("Cycle", (), {"response_complete": answered})
         self.calls: list[str] = []
         self.transport = self

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.api.protocol import THROWN_BYTES_MAX
 from tests.api.conftest import make_key
 from tests.support.daemon import Daemon
 from tests.support.http import Caller
@@ -126,24 +127,13 @@ def test_a_venue_that_has_ended_leaves_nothing_behind(tmp_path: Path) -> None:
 ])
 def test_bytes_that_are_no_http_are_answered_and_closed(venue: Daemon, data: bytes) -> None:
     got = raw(venue.api_port, data)
-    assert got.startswith(b"HTTP/1.1 400")
+    assert got.startswith(b"HTTP/1.1 400") and b'"code":"no_http"' in got
     assert Caller(venue.api_port)("GET", "/v1/account").status == 200
 
 
 def test_a_head_without_end_is_cut(venue: Daemon) -> None:
-    with socket.create_connection(("127.0.0.1", venue.api_port), 20) as peer:
-        peer.sendall(b"GET / HTTP/1.1\r\n")
-        got = b""
-        for number in range(100):
-            try:
-                peer.sendall(b"x-%d: %b\r\n" % (number, b"a" * 1000))
-            except OSError:
-                break
-            time.sleep(0.002)
-        try:
-            got = peer.recv(65536)
-        except ConnectionResetError:
-            got = b"HTTP/1.1 431 "
+    got = raw(venue.api_port, b"GET / HTTP/1.1\r\n" + b"".join(
+        b"x-%d: %b\r\n" % (number, b"a" * 1000) for number in range(100)))
     assert got.startswith(b"HTTP/1.1 431")
 
 
@@ -166,6 +156,36 @@ def test_a_body_that_will_be_too_large_is_refused_before_it_is_sent(venue: Daemo
         assert peer.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         peer.sendall(b"{}")
         assert peer.recv(65536).startswith(b"HTTP/1.1 400")
+
+
+LARGE = b"POST /v1/orders HTTP/1.1\r\nhost: localhost\r\n%b\r\n"
+
+
+@pytest.mark.parametrize(("headers", "piece"), [
+    (b"content-length: 20000000\r\n", b" " * 100_000),
+    (b"transfer-encoding: chunked\r\n", b"186a0\r\n%b\r\n" % (b" " * 100_000)),
+])
+def test_who_sends_a_body_that_is_too_large_to_its_end_reads_why_it_was_refused(
+        venue: Daemon, headers: bytes, piece: bytes) -> None:
+    one = b"GET /v1/account HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    got = raw(venue.api_port, one + LARGE % headers + piece * 200 + b"0\r\n\r\nnonsense")
+    lines = got.split(b"\r\n")
+    # The request before it has its answer first, and nothing behind it is looked at.
+    assert [line for line in lines if b"HTTP/1.1 " in line] == [
+        b"HTTP/1.1 200 OK", next(line for line in lines if b"HTTP/1.1 413" in line)]
+    assert got.endswith(b'"details":{}}') and b"body_too_large" in lines[-1]
+
+
+def test_what_is_thrown_away_after_a_refusal_is_bounded(venue: Daemon) -> None:
+    with socket.create_connection(("127.0.0.1", venue.api_port), 20) as peer:
+        peer.sendall(LARGE % b"content-length: 1000000000\r\n")
+        sent = 0
+        with pytest.raises(OSError, match=r"reset|Broken"):
+            while sent < 1_000_000_000:
+                peer.sendall(bytes(1_000_000))
+                sent += 1_000_000
+    assert sent >= THROWN_BYTES_MAX
+    assert Caller(venue.api_port)("GET", "/v1/account").status == 200
 
 
 def test_requests_in_one_write_are_answered_in_their_order(venue: Daemon) -> None:
