@@ -107,6 +107,10 @@ class QueuedOrders:
 
     def _plan(self, planned: Planned, fields: dict[str, Any], entry_id: str,
               texts: bool) -> None:
+        name = fields.get("client_order_id")
+        if isinstance(name, str) and len(name) <= REQUEST_ID_MAX:
+            # So that an answer can be told apart also when something else is wrong.
+            planned.client_order_id = name
         request_id = fields.pop("request_id", None)
         if request_id is not None:
             planned.request_id = _request_id(request_id)

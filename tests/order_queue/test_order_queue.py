@@ -148,6 +148,15 @@ async def test_what_an_entry_that_cannot_be_read_is_told(start_venue, producer: 
     assert sorted(one["body"]["message"] for one in answers) == sorted(told.values())
 
 
+async def test_a_refused_entry_is_told_by_its_names(start_venue, producer: Producer) -> None:
+    await start_venue()
+    for wrong in ({"price": "x"}, {"account": "NIX"}, {"op": "buy"}, {"colour": "red"}):
+        answer = await producer.ask(**(BUY | wrong), client_order_id="mine")
+        assert answer["client_order_id"] == "mine"
+        assert answer["status"] in (400, 403)
+    await until(producer.nothing_left)
+
+
 async def test_in_a_list_every_entry_needs_an_id_of_its_own(start_venue,
                                                             server: RedisServer) -> None:
     await start_venue()
