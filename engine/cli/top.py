@@ -62,8 +62,9 @@ def top(url: str | None, interval_s: float, pattern: str, token: str, once: bool
         return asyncio.run(_print_once(source, markets, host, interval_s, as_json))
     from engine.clients.top.screen import TopScreen
 
-    TopScreen(source, markets, host, interval_s).run(mouse=False)
-    return 0
+    screen = TopScreen(source, markets, host, interval_s)
+    screen.run(mouse=False)
+    return screen.return_code or 0
 
 
 def _url(settings: Config) -> str:

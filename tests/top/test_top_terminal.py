@@ -5,6 +5,7 @@ import contextlib
 import json
 import random
 import re
+import signal
 import socket
 
 import pytest
@@ -90,6 +91,16 @@ async def test_it_shows_a_venue_under_load_in_80_columns_and_24_lines(daemon):
     # The terminal is as it was before: the other screen is left, the cursor is back.
     assert b"\x1b[?1049l" in terminal.written and b"\x1b[?25h" in terminal.written
     assert b"\x1b[?1000h" not in terminal.written
+
+
+async def test_a_signal_gives_the_terminal_back(daemon):
+    async with top(daemon) as terminal:
+        await terminal.wait_until(lambda now: "healthy" in now.lines[0], "a healthy venue")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert await terminal.ended() == 128 + signal.SIGTERM
+        # The last bytes are on their way when the process has ended.
+        await terminal.wait_until(lambda now: b"\x1b[?1049l" in now.written
+                                  and b"\x1b[?25h" in now.written, "the terminal as it was")
 
 
 async def test_keys_show_levels_health_and_help(daemon):

@@ -7,6 +7,7 @@ terminal only what changed, which is what makes it bearable over a slow line.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import deque
 from typing import Any, ClassVar
 
@@ -26,6 +27,8 @@ INTERVALS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 KEPT = 400
 # Lines above what the lower part shows: title, or head of a table.
 TITLE_LINES = 1
+# The exit code of who is ended by signal N is this + N, as a shell shows it.
+SIGNALED = 128
 
 KEYS = """\
 q, Ctrl+C   quit
@@ -89,6 +92,10 @@ class TopScreen(App[None]):
 
     def on_mount(self) -> None:
         """Begin to ask."""
+        # The terminal is given back also when somebody else ends us.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(
+                number, self.exit, None, SIGNALED + number)
         self.run_worker(self._ask_for_ever(), exit_on_error=True)
         self.run_worker(self._markets.follow_for_ever(self._host, self._source.json))
 
