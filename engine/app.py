@@ -32,7 +32,7 @@ from engine.api.keys import KeyFile
 from engine.api.operations import Operations
 from engine.api.orders import OrderRoutes
 from engine.api.peer_routes import PeerRoutes, access_in
-from engine.api.peers import Peers
+from engine.api.peers import Peers, speak_tls
 from engine.api.query_cache import Remote
 from engine.api.queued import QueuedOrders
 from engine.api.reads import ReadRoutes
@@ -223,7 +223,8 @@ class App:
                                      lambda: self.matcher.counters, self._clients).routes())
         self.gateway.add(self.operations.routes())
         peers = self.settings.config.peers
-        self.peers = Peers(peers, self.metrics)
+        self.peers = Peers(peers, self.metrics,
+                           self.tls.outgoing() if speak_tls(peers) else None)
         self.gateway.add(PeerRoutes(self.peers, peers.timeout_ms,
                                     access_in(self.gateway.table.find)).routes())
         self._add_history()

@@ -79,6 +79,8 @@ class TlsConfig(msgspec.Struct, frozen=True):
     client_ca_file: str = ""
     client_certificates: Literal["off", "optional", "required"] = "off"
     trust_file: str = ""
+    identity_file: str = ""
+    identity_key_file: str = ""
 
 
 class JournalConfig(msgspec.Struct, frozen=True):

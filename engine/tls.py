@@ -8,9 +8,10 @@ certificate, connections that are open keep theirs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from engine.accounts import Certificate
@@ -29,6 +30,7 @@ class Tls:
         """Raises ConfigError when the files cannot be used."""
         self._config = config
         self._contexts: list[ssl.SSLContext] = []
+        self._outgoing: list[ssl.SSLContext] = []
         if config.certificate_file:
             # A mistake is said at the start, not at the first handshake.
             self._new_context()
@@ -41,20 +43,31 @@ class Tls:
         self._contexts.append(context)
         return context
 
+    def outgoing(self) -> ssl.SSLContext:
+        """For what the venue itself asks elsewhere. Raises ConfigError."""
+        context = _new_client_context(self._config)
+        self._outgoing.append(context)
+        return context
+
     def reload(self) -> None:
         """Read the files again. Raises ConfigError, and then nothing has changed: everything is
         tried first on a context of its own."""
-        if not self._contexts:
-            return
-        self._new_context()
+        self._try()
         for context in self._contexts:
             _load(context, self._config)
+        for context in self._outgoing:
+            _load_client(context, self._config)
 
     def renewal(self, _: object) -> Callable[[], None]:
         """Try the files as they are now; returns what puts them in force. Raises ConfigError."""
+        self._try()
+        return self.reload
+
+    def _try(self) -> None:
         if self._contexts:
             self._new_context()
-        return self.reload
+        if self._outgoing:
+            _new_client_context(self._config)
 
     def _new_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -70,12 +83,7 @@ class Tls:
 def client_context(config: TlsConfig, wanted: bool = True) -> ssl.SSLContext | None:
     """For a command that goes to one of the doors, None when that one speaks no TLS. Raises
     ConfigError."""
-    if not wanted:
-        return None
-    try:
-        return ssl.create_default_context(cafile=config.trust_file or None)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"tls.trust_file: {error}", "PEM certificates") from error
+    return _new_client_context(config) if wanted else None
 
 
 def certificate_of(transport: asyncio.BaseTransport) -> Certificate | None:
@@ -90,18 +98,42 @@ def certificate_of(transport: asyncio.BaseTransport) -> Certificate | None:
     return Certificate(names[0] if len(names) == 1 else "", hashlib.sha256(raw).hexdigest())
 
 
+def _new_client_context(config: TlsConfig) -> ssl.SSLContext:
+    with _blaming("tls.trust_file"):
+        context = ssl.create_default_context(cafile=config.trust_file or None)
+    _load_client(context, config)
+    return context
+
+
+def _load_client(context: ssl.SSLContext, config: TlsConfig) -> None:
+    """Whom we trust and what we show. Raises ConfigError with the key at fault."""
+    if config.trust_file:
+        with _blaming("tls.trust_file"):
+            context.load_verify_locations(config.trust_file)
+    if config.identity_file:
+        with _blaming("tls.identity_file and tls.identity_key_file"):
+            context.load_cert_chain(config.identity_file, config.identity_key_file or None,
+                                    _no_password)
+
+
 def _load(context: ssl.SSLContext, config: TlsConfig) -> None:
     """Certificate, key and the authority of clients. Raises ConfigError with the key at fault."""
-    key = "tls.certificate_file and tls.key_file"
-    try:
+    with _blaming("tls.certificate_file and tls.key_file"):
         context.load_cert_chain(config.certificate_file, config.key_file or None, _no_password)
-        if config.client_ca_file:
-            key = "tls.client_ca_file"
+    if config.client_ca_file:
+        with _blaming("tls.client_ca_file"):
             context.load_verify_locations(config.client_ca_file)
+
+
+@contextlib.contextmanager
+def _blaming(key: str) -> Iterator[None]:
+    """Raises ConfigError with this key for whatever is wrong with its file."""
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise ConfigError(f"{key}: {error.strerror if isinstance(error, OSError) else ''} "
                           f"({type(error).__name__}: {error})".replace("  ", " "),
-                          "PEM files, the key without a pass phrase") from error
+                          "PEM files, a key without a pass phrase") from error
 
 
 def _no_password() -> str:

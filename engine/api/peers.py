@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 PROBE = "/health"
 READ_BYTES = 2**16
 _STATES = {State.CLOSED: "closed", State.HALF_OPEN: "half_open", State.OPEN: "open"}
+
+
+def speak_tls(config: PeersConfig) -> bool:
+    """Whether one of the peers does."""
+    return any(url.startswith("https:") for url in peer_urls(config).values())
 
 
 class PeerError(EngineError):
@@ -94,8 +100,10 @@ class Peers:
     """Asks the configured peers. Belongs to the loop that asks first. Raises ConfigError when the
     token can't be read."""
 
-    def __init__(self, config: PeersConfig, metrics: Metrics | None = None) -> None:
-        self._config = config
+    def __init__(self, config: PeersConfig, metrics: Metrics | None = None,
+                 tls: ssl.SSLContext | None = None) -> None:
+        """`tls` is for peers with an https:// address; without it the system's authorities."""
+        self._config, self._tls = config, tls
         self._token = _token(config)
         self._peers = {name: Peer(name, url, config) for name, url in peer_urls(config).items()}
         self._session: ClientSession | None = None
@@ -256,7 +264,8 @@ class Peers:
             headers["authorization"] = f"Bearer {self._token}"
         return ClientSession(
             connector=TCPConnector(limit=config.connections_max,
-                                   limit_per_host=config.connections_per_host),
+                                   limit_per_host=config.connections_per_host,
+                                   ssl=self._tls or True),
             timeout=ClientTimeout(total=config.timeout_ms / 1_000), headers=headers,
             cookie_jar=DummyCookieJar())
 

@@ -56,9 +56,11 @@ def status(name: str | None, config_path: Path | None, data_dir: Path | None,
 
 
 async def _ask(loaded: config.Config, name: str | None) -> list[PeerPart]:
-    from engine.api.peers import PROBE, Peers
+    from engine.api.peers import PROBE, Peers, speak_tls
+    from engine.tls import client_context
 
-    found = Peers(loaded.peers)
+    found = Peers(loaded.peers,
+                  tls=client_context(loaded.tls, speak_tls(loaded.peers)))
     try:
         return await found.ask(PROBE, [name] if name is not None else ())
     finally:

@@ -30,6 +30,7 @@ from engine.tls import Tls
 from tests.sessions.conftest import StartVenue
 from tests.support.certificates import Certificates
 from tests.support.daemon import Daemon
+from tests.support.http import Caller
 from tests.support.venue import Venue
 
 DOORS = {"order_entry__tls": True, "feed__tls": True, "api__tls": True}
@@ -234,6 +235,46 @@ def test_commands_speak_tls_where_their_door_does(make_daemon: Callable[..., Dae
     done = other.run("submit", "MAKER1", "buy", "BTC-USDT", "0.5", "60000", "--password", "demo",
                      "--port", port)
     assert done.returncode == 1 and "certificate" in done.stderr.lower()
+
+
+def test_commands_and_peers_show_a_certificate_where_one_is_asked_for(
+        make_daemon: Callable[..., Daemon], made: Certificates) -> None:
+    asking = settings_of(made, tls__trust_file=made.authority,
+                         tls__client_ca_file=made.authority, tls__client_certificates="required")
+    identity = {"tls__identity_file": made.client_cert, "tls__identity_key_file": made.client_key}
+    daemon = make_daemon("east", **asking, **identity).start()
+    order = ("submit", "MAKER1", "buy", "BTC-USDT", "0.5", "60000", "--password", "demo",
+             "--port", str(daemon.port), "--json")
+    done = daemon.run(*order)
+    assert (done.returncode, json.loads(done.stdout)["type"]) == (0, "accepted"), done.stderr
+    for command in (("top", "--json"), ("watch", "book", "BTC-USDT", "--once", "--json")):
+        done = daemon.run(*command)
+        assert done.returncode == 0, done.stderr
+    peers = {"peers__urls": f"east=https://127.0.0.1:{daemon.api_port}"}
+    shown = make_daemon("west", tls__trust_file=made.authority, **identity, **peers).start()
+    path = "/api/v1/performance/engines/parallel-query"
+    part = Caller(shown.api_port)("POST", path, {"endpoint": "/health"}).json["results"][0]
+    assert (part["ok"], part["error"]) == (True, "")
+    done = shown.run("peers", "status", "--json")
+    assert json.loads(done.stdout)["peers"][0]["state"] in ("healthy", "degraded"), done.stderr
+    # Without a certificate nobody comes in.
+    bare = make_daemon("bare", tls__trust_file=made.authority, order_entry__tls=True, **peers)
+    assert bare.run(*order).returncode == 1
+    done = bare.run("peers", "status", "--json")
+    assert (done.returncode, json.loads(done.stdout)["peers"][0]["state"]) == (1, "down")
+
+
+def test_what_we_show_elsewhere_is_read_again(made: Certificates, tmp_path: Path) -> None:
+    identity = tmp_path / "identity.pem"
+    identity.write_text(made.client_cert.read_text() + made.client_key.read_text())
+    tls = Tls(TlsConfig(trust_file=str(made.authority), identity_file=str(identity)))
+    tls.outgoing()
+    renew = tls.renewal(None)
+    identity.write_text("nothing")
+    with pytest.raises(ConfigError, match="identity_file"):
+        tls.renewal(None)
+    with pytest.raises(ConfigError, match="identity_file"):
+        renew()
 
 
 def test_mistakes_in_the_files_are_said_at_the_start(made: Certificates, tmp_path: Path) -> None:
