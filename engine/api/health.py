@@ -106,9 +106,10 @@ class LoopHealth(msgspec.Struct, frozen=True):
 
 
 class StoreHealth(msgspec.Struct, frozen=True):
-    """A store behind the venue. `seq` is its newest event, `lag_events` and `lag_ms` say how many
-    it lacks and for how long, `breaker` whether it is left alone: "closed", "half_open" (one try)
-    or "open". `error` is why it is down, in a few words; administrators see more elsewhere."""
+    """A store behind the venue. `seq` is its newest event, `lag_events` says how many it lacks and
+    `lag_ms` how old the oldest of them is, `breaker` whether it is left alone: "closed",
+    "half_open" (one try) or "open". `error` is why it is down, in a few words; administrators see
+    more elsewhere."""
 
     state: StoreState
     seq: int = 0

@@ -25,6 +25,7 @@ from engine.breaker import Breaker, State
 from engine.brief import brief
 from engine.config import StoresConfig
 from engine.errors import EngineError, JournalError, NotKeptError, StoreError
+from engine.stores.age import Age
 from engine.stores.beginning import Beginning
 from engine.stores.meters import Meters
 from engine.stores.pace import Pace, rest_ns
@@ -82,6 +83,7 @@ class Follower:
         self.breaker = Breaker(config.breaker_failures, config.retry_min_ms * clock.NS_PER_MS,
                                config.retry_max_ms * clock.NS_PER_MS)
         self.pace = Pace(1, 1)
+        self._age = Age(clock.monotonic_ns())
         self.store: Store | None = None
         self.position = Position(journal.log_id, journal.incarnation, 0)
         self.state = "connecting"
@@ -116,15 +118,17 @@ class Follower:
 
     @property
     def lag_ms(self) -> int:
-        """How long ago it had everything, to about a quarter of a second; 0 when it has."""
+        """How old the oldest durable event is that it has not, to about a quarter of a second; 0
+        when it has all."""
         if self.connected and not self.lag_events:
             return 0
-        return (clock.monotonic_ns() - self.meters.level_ns) // clock.NS_PER_MS
+        return (clock.monotonic_ns() - self._age.level_ns) // clock.NS_PER_MS
 
-    def note_level(self) -> None:
-        """Note the time when it has everything."""
-        if self.connected and not self.lag_events:
-            self.meters.level_ns = clock.monotonic_ns()
+    def note_end(self) -> None:
+        """Note where the log ends now, and since when the store has what it has."""
+        self._age.ends(self._tail.last_seq, clock.monotonic_ns())
+        if self.connected:
+            self._age.has(self.position.seq)
 
     def facts(self) -> Mapping[str, object]:
         """What the store tells of itself."""
@@ -358,6 +362,7 @@ class Follower:
         """One write, and a rest behind it when there is much to do and the venue trades."""
         started_ns = clock.monotonic_ns()
         self.pace.begins(started_ns)
+        self._age.ends(self._tail.last_seq, started_ns)
         batches = await self.supply.take(self.pace.limit)
         await self._write(store, batches)
         took_ns = clock.monotonic_ns() - started_ns
@@ -406,7 +411,7 @@ class Follower:
             self._log.info("store is back", store=self.name, seq=self.position.seq)
         self.error = self.public = ""
         self.breaker.succeeded()
-        self.note_level()
+        self.note_end()
 
     def row(self) -> dict[str, Any]:
         """All that is told about it, in health and status."""

@@ -117,7 +117,7 @@ class Stores:
               lambda: follower.position.seq, labels)
         gauge("store_lag_events", "events", "durable events that a store has not",
               lambda: follower.lag_events, labels)
-        gauge("store_lag", "ns", "how long ago a store had every durable event; 0 when it has",
+        gauge("store_lag", "ns", "age of the oldest durable event that a store has not",
               lambda: follower.lag_ms * clock.NS_PER_MS, labels)
         gauge("store_batch_size", "events",
               "a write of a store begins before its interval is over when so many events wait",
@@ -197,7 +197,7 @@ class Stores:
             seq = self.tail.last_seq if self.tail is not None else 0
             self._trading, self._seen_seq = seq != self._seen_seq, seq
             for follower in self.followers.values():
-                follower.note_level()
+                follower.note_end()
             was, self.alarm = self.alarm, self._danger()
             if clock.monotonic_ns() - said_ns >= self._config.report_interval_s * clock.NS_PER_S:
                 said_ns, was = clock.monotonic_ns(), ""

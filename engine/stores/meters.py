@@ -9,7 +9,7 @@ from engine.metrics import SIZES, Metrics
 
 
 class Meters:
-    """The counters of one store. `level_ns`: when (monotonic) it last had everything."""
+    """The counters of one store."""
 
     def __init__(self, name: str, metrics: Metrics) -> None:
         labels = {"store": name}
@@ -25,8 +25,7 @@ class Meters:
                                        labels=labels)
         self.write_events = metrics.histogram("store_write_events", "events",
                                               "events in one write of a store", SIZES, labels)
-        self.level_ns = clock.monotonic_ns()
-        self._said_ns = self.level_ns
+        self._said_ns = clock.monotonic_ns()
         self._said = (0, 0, 0)
 
     def wrote(self, events: int, took_ns: int) -> None:

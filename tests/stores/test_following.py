@@ -340,6 +340,28 @@ async def test_a_store_that_is_behind_rests_while_the_venue_trades(
     assert (sum(rests) > worked_s) == trading
 
 
+async def test_a_store_under_steady_load_is_as_old_as_what_it_lacks(tmp_path: Path) -> None:
+    venue, store = fed(tmp_path)
+    begun_ns: list[int] = []
+
+    async def more(work: Work) -> None:
+        if len(begun_ns) < 12:
+            venue.trade(1)
+            await venue.committed()
+
+    store.trouble = lambda what, work: begun_ns.append(clock.monotonic_ns()) \
+        if what == "write" and work.batches else None
+    store.after_write = more
+    await venue.start()
+    await until(lambda: len(begun_ns) > 10)
+    # What was durable before the last write but one is there.
+    assert venue.follower.lag_ms <= (clock.monotonic_ns() - begun_ns[-3]) / 1e6
+    store.after_write = lambda work: None
+    await venue.level()
+    assert venue.follower.lag_ms == 0
+    await venue.close()
+
+
 async def test_segments_that_a_store_needs_are_kept(tmp_path: Path) -> None:
     venue, store = fed(tmp_path, retain_segments=1)
     stopped = True
