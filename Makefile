@@ -46,7 +46,8 @@ run: build  ## start the venue (ARGS="--data-dir DIR" and other options of `matc
 test: build build/.bench .venv/.dev  ## run the tests on all cores (ARGS="-k name" and other options of pytest)
 	@# Where Python may write no bytecode by itself, every daemon of the tests would compile us anew.
 	@$(BIN)/python -m compileall -q engine cython_core bench tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@# Much of the time a test waits for a server or the disk: three for each two cores.
+	@$(BIN)/python -m pytest -n $$(($$(nproc) * 3 / 2)) --dist loadfile $(ARGS)
 
 test-long: build build/.bench .venv/.dev  ## run the tests with their long profiles (tens of minutes)
 	@MATCHD_TEST_PROFILE=long $(BIN)/python -m pytest $(ARGS)
