@@ -7,6 +7,8 @@ decides nothing about when: that is journal.py.
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from cython_core import record
@@ -45,6 +47,9 @@ class LogWriter:
         self._size = self.file.size()
         self._begun = True
         self._spare = SpareMaker(storage)
+        # The file changes hands in a thread, and may be closed at any time.
+        self._hands = threading.Lock()
+        self._ended = False
         self._writer = storage.writer()
         self._reader_added = False
         self._written: asyncio.Future[None] | None = None
@@ -122,7 +127,9 @@ class LogWriter:
 
     def prepare_next(self) -> None:
         """Have the segment after the open one made ready in the background."""
-        self._spare.start(self.cursor.segment + 1, self._segment_bytes)
+        with self._hands:
+            if not self._ended:
+                self._spare.start(self.cursor.segment + 1, self._segment_bytes)
 
     async def move_on(self, units: int) -> None:
         """Open the next segment, with room for a block of so many units. Raises OSError.
@@ -134,13 +141,16 @@ class LogWriter:
 
     def move_on_now(self, units: int) -> None:
         """The same at once, in this thread; the next spare is not begun."""
-        number = self.cursor.segment + 1
-        size = max(self._segment_bytes, whole_pages((units + 2) * UNIT_BYTES))
-        file = self._spare.take(number, size)
-        self._open_for_blocks(file)
-        self.file.close()
-        self.file, self._size, self._begun = file, file.size(), False
-        self.cursor = self.cursor._replace(segment=number, offset=UNIT_BYTES)
+        with self._hands:
+            if self._ended:
+                raise OSError(errno.ECANCELED, "the log was closed")
+            number = self.cursor.segment + 1
+            size = max(self._segment_bytes, whole_pages((units + 2) * UNIT_BYTES))
+            file = self._spare.take(number, size)
+            self._open_for_blocks(file)
+            self.file.close()
+            self.file, self._size, self._begun = file, file.size(), False
+            self.cursor = self.cursor._replace(segment=number, offset=UNIT_BYTES)
 
     def _open_for_blocks(self, file: File) -> None:
         # What is acknowledged from the page cache has to go through it.
@@ -149,8 +159,10 @@ class LogWriter:
 
     def close(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Stop the threads and close the file. Writes nothing."""
-        self._spare.wait()
         if loop is not None and self._reader_added:
             loop.remove_reader(self._writer.fileno())
-        self._writer.close()
-        self.file.close()
+        with self._hands:
+            self._ended = True
+            self._spare.wait()
+            self._writer.close()
+            self.file.close()

@@ -6,6 +6,7 @@ import errno
 import resource
 import subprocess
 import sys
+import threading
 
 import msgspec
 import pytest
@@ -74,6 +75,37 @@ async def test_a_failed_snapshot_stops_nothing():
     await venue.run(60, end="abandon")
     assert venue.error is None
     assert venue.acknowledged_seq == venue.matcher.next_seq - 1
+
+
+async def test_a_log_that_is_closed_while_it_moves_on_keeps_no_file_open(tmp_path, monkeypatch):
+    venue = Venue(FileStorage(tmp_path))
+    log = venue.journal._log
+    take, inside, go, errors = log._spare.take, threading.Event(), threading.Event(), []
+
+    def slow(number, size_bytes):
+        inside.set()
+        assert go.wait(30)
+        return take(number, size_bytes)
+
+    def run(work, *arguments):
+        try:
+            work(*arguments)
+        except OSError as error:
+            errors.append(error)
+
+    monkeypatch.setattr(log._spare, "take", slow)
+    mover = threading.Thread(target=run, args=(log.move_on_now, 1))
+    mover.start()
+    assert inside.wait(30)
+    closer = threading.Thread(target=run, args=(venue.journal.abandon,))
+    closer.start()
+    go.set()
+    mover.join()
+    closer.join()
+    assert errors == []
+    assert (log.file.descriptor, log.file.direct) == (-1, -1)
+    with pytest.raises(OSError, match="closed"):
+        log.move_on_now(1)
 
 
 LIMITED = """
