@@ -9,6 +9,7 @@ one moment, with the events up to its position then.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sqlite3
 import tempfile
@@ -33,6 +34,8 @@ PAGE_ROWS = 5_000
 # Events of one transaction of the scratch file.
 RUN_EVENTS = 20_000
 DIFFERENCES_SHOWN = 20
+# How often the log's beginning may go while it is begun to be read.
+BEGINNINGS = 5
 
 
 class Table(NamedTuple):
@@ -108,10 +111,9 @@ async def verify(store: Tables, past: KeptLog, end: Position, folder: Path,
         if at is None:
             return Report(None, {}, 0, [], [], ["the store is empty"])
         _check_log(at, end)
-        scratch = await asyncio.to_thread(Scratch, scratch_folder, past, names)
+        # Most of the work is done before the snapshot that a database has to keep meanwhile.
+        scratch = await _filled(scratch_folder, past, names, at.seq, progress)
         try:
-            # Most of the work is done before the snapshot that a database has to keep meanwhile.
-            await asyncio.to_thread(scratch.fill, at.seq, progress)
             async with store.snapshot() as snapshot:
                 if snapshot.position is None:
                     raise StoreStopped("the store was emptied meanwhile", "try again")
@@ -122,6 +124,25 @@ async def verify(store: Tables, past: KeptLog, end: Position, folder: Path,
             await asyncio.to_thread(scratch.close)
     finally:
         await asyncio.to_thread(shutil.rmtree, scratch_folder, ignore_errors=True)
+
+
+async def _filled(folder: Path, past: KeptLog, names: Sequence[Row], to_seq: int,
+                  progress: Progress) -> Scratch:
+    """What the tables should be up to `to_seq`. A running venue may let the log's beginning go just
+    when it was found: then the next one is taken. Raises as `verify` does."""
+    for tried in itertools.count(1):
+        own = folder / str(tried)
+        own.mkdir()
+        scratch = await asyncio.to_thread(Scratch, own, past, names)
+        try:
+            await asyncio.to_thread(scratch.fill, to_seq, progress)
+        except BaseException as error:
+            await asyncio.to_thread(scratch.close)
+            if not isinstance(error, NotKeptError) or tried == BEGINNINGS:
+                raise
+        else:
+            break
+    return scratch
 
 
 _NAMES = ("SELECT instrument_id, symbol, wire_symbol, price_decimals, quantity_decimals, lot_size "

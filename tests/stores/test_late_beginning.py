@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from cython_core.event import EventBatch
 from cython_core.ledger import last_whole_seq
 from engine.config import PostgresConfig, RedisConfig, SqliteConfig
+from engine.errors import NotKeptError
+from engine.journal import Journal
+from engine.journal.segment import remove_segments, segment_numbers
 from engine.stores.postgres import PostgresStore
 from engine.stores.sqlite import SqliteStore
-from engine.stores.verify import verify
+from engine.stores.verify import BEGINNINGS, verify
 from tests.market.venue import INSTRUMENT_LIST
 from tests.stores.fed import FedVenue
 from tests.stores.redis_venue import RedisVenue
@@ -66,6 +70,53 @@ async def follows_late(folder: Path, make: Make) -> None:
         report = await verify(store, venue.journal.new_past(), end, folder)
         assert report.differences == [] and report.rows["order_events"] > 100
         assert "the log begins at seq" in report.notes[0]
+
+
+class Shrinking:
+    """A past whose oldest segment goes the first times that somebody begins to read it."""
+
+    def __init__(self, journal: Journal, times: int = 2) -> None:
+        self._past, self._storage = journal.new_past(), journal._storage
+        self.left = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._past, name)
+
+    def events(self, from_seq: int, to_seq: int) -> Iterator[EventBatch]:
+        if self.left:
+            self.left -= 1
+            first = min(segment_numbers(self._storage))
+            assert remove_segments(self._storage, first + 1)
+        return self._past.events(from_seq, to_seq)
+
+
+class Gone(Shrinking):
+    """A past that is always gone when somebody begins to read it."""
+
+    begun = 0
+
+    def events(self, from_seq: int, to_seq: int) -> Iterator[EventBatch]:
+        self.begun += 1
+        raise NotKeptError(f"seq {from_seq} is gone")
+
+
+async def test_the_beginning_may_go_while_the_tables_are_compared(tmp_path: Path) -> None:
+    store = SqliteStore(SqliteConfig(), tmp_path, INSTRUMENT_LIST)
+    venue = await FedVenue(tmp_path, lambda: store).start()
+    for _ in range(100):
+        venue.trade(5)
+        await venue.committed()
+    await venue.level()
+    assert len(segment_numbers(venue.journal._storage)) > 4
+    past = Shrinking(venue.journal)
+    report = await verify(store, past, venue.follower.position, tmp_path)
+    assert past.left == 0
+    assert report.differences == [] and report.rows["order_events"] > 0
+    gone = Gone(venue.journal, 0)
+    with pytest.raises(NotKeptError):
+        await verify(store, gone, venue.follower.position, tmp_path)
+    assert gone.begun >= BEGINNINGS
+    await venue.close()
 
 
 async def test_sqlite(tmp_path: Path) -> None:
