@@ -64,6 +64,9 @@ class ReadLog:
     def hold(self, name: str, seq: int) -> None:
         """Nothing is removed while nobody runs."""
 
+    async def hold_all(self, name: str) -> None:
+        """The same."""
+
 
 def _committed_seq(config: Config) -> int:
     """What is durable: a daemon that runs says so, without one all that can be read is."""

@@ -167,6 +167,7 @@ class Journal:
         self.held_segments = 0
         self._running = False
         self._placing = False
+        self._retiring = asyncio.Lock()
         self._abandoned = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -477,7 +478,8 @@ class Journal:
     async def _place_snapshot(self) -> None:
         try:
             await asyncio.to_thread(self.snapshots.put_in_place)
-            await self._retire()
+            async with self._retiring:
+                await self._retire()
         finally:
             self._placing = False
 
@@ -496,6 +498,13 @@ class Journal:
         """Keep the segments with the events from `seq` on, whatever retain_segments says, for
         `name`; 0 keeps all. A later call takes the place of the one before."""
         self._holds[name] = seq
+
+    async def hold_all(self, name: str) -> None:
+        """Keep every segment for `name`. What is there when this returns stays: segments that were
+        free before, and are just being removed, are gone then."""
+        self.hold(name, 0)
+        async with self._retiring:
+            pass
 
     def _oldest_held(self) -> int:
         """The oldest segment that somebody holds; beyond all when nobody does."""

@@ -67,6 +67,9 @@ class Log(Protocol):
     def hold(self, name: str, seq: int) -> None:
         """Keep the events from `seq` on, 0 for all, until told otherwise."""
 
+    async def hold_all(self, name: str) -> None:
+        """Keep all; what there is when this returns stays."""
+
 
 class Follower:
     """Feeds one store; `run` never raises but for its cancellation.
@@ -230,6 +233,10 @@ class Follower:
         self.holds_seq = seq
         self._journal.hold(self.name, seq)
 
+    async def _hold_all(self) -> None:
+        self.holds_seq = 0
+        await self._journal.hold_all(self.name)
+
     async def _until_asked(self) -> None:
         while not (self._draining or self._look_again):
             await self._listen(0)
@@ -269,7 +276,7 @@ class Follower:
             await self._write_next(store)
 
     async def _empty(self, store: Store) -> None:
-        self._hold(0)
+        await self._hold_all()
         if store.wants_beginning:
             try:
                 # Nothing is emptied that can't be filled again.
@@ -293,6 +300,7 @@ class Follower:
 
     async def _open_empty(self, store: Store) -> int:
         """The seq behind which an empty store begins."""
+        await self._hold_all()
         if not store.wants_beginning:
             oldest = await self.supply.oldest_seq()
             if oldest > 1:

@@ -4,6 +4,8 @@ kept, at a command's first one, and is from there on what the log says."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +17,14 @@ from cython_core.event import EventBatch
 from cython_core.ledger import last_whole_seq
 from engine.config import PostgresConfig, RedisConfig, SqliteConfig
 from engine.errors import NotKeptError
-from engine.journal import Journal
+from engine.journal import Journal, journal
 from engine.journal.segment import remove_segments, segment_numbers
+from engine.journal.storage import Storage
 from engine.stores.postgres import PostgresStore
 from engine.stores.sqlite import SqliteStore
 from engine.stores.verify import BEGINNINGS, verify
 from tests.market.venue import INSTRUMENT_LIST
-from tests.stores.fed import FedVenue
+from tests.stores.fed import FedVenue, until
 from tests.stores.redis_venue import RedisVenue
 from tests.support.postgres import ScratchDatabase
 from tests.support.redis import RedisServer
@@ -30,7 +33,7 @@ Make = Callable[[], Any]
 
 
 @asynccontextmanager
-async def late(folder: Path, make: Make) -> AsyncIterator[FedVenue]:
+async def late(folder: Path, make: Make, follow: bool = True) -> AsyncIterator[FedVenue]:
     """A venue that has let its first segments go before its store was switched on."""
     venue = FedVenue(folder, make, retain_segments=1)
     await venue.start(follow=False)
@@ -40,7 +43,8 @@ async def late(folder: Path, make: Make) -> AsyncIterator[FedVenue]:
         venue.trade(20)
         await venue.committed()
         await asyncio.sleep(0.002)
-    venue.follow()
+    if follow:
+        venue.follow()
     yield venue
     await venue.close()
 
@@ -70,6 +74,44 @@ async def follows_late(folder: Path, make: Make) -> None:
         report = await verify(store, venue.journal.new_past(), end, folder)
         assert report.differences == [] and report.rows["order_events"] > 100
         assert "the log begins at seq" in report.notes[0]
+
+
+async def test_segments_that_are_just_being_removed_are_not_begun_with(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go, removed = threading.Event(), threading.Event(), threading.Event()
+    real = journal.remove_segments
+
+    def slow(storage: Storage, below: int) -> int:
+        if segment_numbers(storage)[0] < below:
+            inside.set()
+            assert go.wait(30)
+        count = real(storage, below)
+        removed.set()
+        return count
+
+    async with late(tmp_path, lambda: SqliteStore(SqliteConfig(), tmp_path), follow=False) as venue:
+        monkeypatch.setattr(journal, "remove_segments", slow)
+        while not inside.is_set():
+            venue.trade(20)
+            await venue.committed()
+            await asyncio.sleep(0.002)
+        # What will be removed is decided, and is gone before the store reads, which comes now.
+        start = venue.follower.supply.start
+
+        def late_start(seq: int) -> None:
+            removed.clear()
+            go.set()
+            assert removed.wait(30)
+            start(seq)
+
+        monkeypatch.setattr(venue.follower.supply, "start", late_start)
+        venue.follow()
+        with contextlib.suppress(AssertionError):
+            await until(go.is_set, 0.5)
+        monkeypatch.setattr(venue.follower.supply, "start", start)
+        go.set()
+        await venue.level()
+        monkeypatch.undo()
 
 
 class Shrinking:
