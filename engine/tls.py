@@ -56,7 +56,10 @@ class Tls:
         for context in self._contexts:
             _load(context, self._config)
         for context in self._outgoing:
-            _load_client(context, self._config)
+            if self._config.trust_file:
+                with _blaming("tls.trust_file"):
+                    context.load_verify_locations(self._config.trust_file)
+            _load_identity(context, self._config)
 
     def renewal(self, _: object) -> Callable[[], None]:
         """Try the files as they are now; returns what puts them in force. Raises ConfigError."""
@@ -101,15 +104,12 @@ def certificate_of(transport: asyncio.BaseTransport) -> Certificate | None:
 def _new_client_context(config: TlsConfig) -> ssl.SSLContext:
     with _blaming("tls.trust_file"):
         context = ssl.create_default_context(cafile=config.trust_file or None)
-    _load_client(context, config)
+    _load_identity(context, config)
     return context
 
 
-def _load_client(context: ssl.SSLContext, config: TlsConfig) -> None:
-    """Whom we trust and what we show. Raises ConfigError with the key at fault."""
-    if config.trust_file:
-        with _blaming("tls.trust_file"):
-            context.load_verify_locations(config.trust_file)
+def _load_identity(context: ssl.SSLContext, config: TlsConfig) -> None:
+    """What we show where a client's certificate is asked for. Raises ConfigError."""
     if config.identity_file:
         with _blaming("tls.identity_file and tls.identity_key_file"):
             context.load_cert_chain(config.identity_file, config.identity_key_file or None,

@@ -298,21 +298,20 @@ class Connection(HttpToolsProtocol):
         self.waiting = exchange
         if self.long_read and self._head_size() > HEAD_BYTES_MAX:
             self._refuse(TOO_LONG)
-        elif self._announced_bytes() > self.body_max:
-            self._refuse(TOO_LARGE)
         elif self.expect_100_continue and not self._is_over():
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._go_on()
 
     def _head_size(self) -> int:
         """Bytes of the request's address, and of its headers as they are sent."""
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
-    def _announced_bytes(self) -> int:
-        """How large the body will be; 0 when nothing says so."""
-        for name, value in self.headers:
-            if name == b"content-length":
-                return int(value) if value.isdigit() else 0
-        return 0
+    def _go_on(self) -> None:
+        """The client asks before it sends a body, and says how large that will be."""
+        length = dict(self.headers).get(b"content-length", b"")
+        if length.isdigit() and int(length) > self.body_max:
+            self._refuse(TOO_LARGE)
+        else:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         if self._is_over():

@@ -231,7 +231,6 @@ def _plan_other(planned: Planned, fields: dict[str, Any], op: str) -> None:
         raise _bad("missing_field", "request_id", "request_id is missing: in a list nothing else "
                    f"tells a {op} from the same {op} sent again")
     if named.client_order_id is not None:
-        planned.client_order_id = named.client_order_id
         planned.target = CLIENT_PREFIX + named.client_order_id
     else:
         planned.target = _order_id(named.order_id)
